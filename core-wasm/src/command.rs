@@ -1,0 +1,88 @@
+//! The verbs: what they are called, what they take, what HELP says of them.
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// The verb.
+    pub verb: Verb,
+    /// As it stands on the wire, in upper case.
+    pub name: &'static str,
+    /// The whole command's syntax.
+    pub syntax: &'static str,
+    /// What it does, in one sentence.
+    pub help: &'static str,
+}
+
+macro_rules! verbs {
+    ($($verb:ident $name:literal $syntax:literal $help:literal)*) => {
+        /// A command that the server knows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "the table says it")]
+        pub enum Verb { $($verb),* }
+
+        /// All verbs, in the order in which HELP lists them.
+        pub const ALL: &[Row] = &[$(Row { verb: Verb::$verb, name: $name, syntax: $syntax, help: $help }),*];
+    };
+}
+
+#[rustfmt::skip]
+verbs! {
+    Helo "HELO" "HELO <domain>"            "Greets the server and starts a session without extensions."
+    Ehlo "EHLO" "EHLO <domain>"            "Greets the server and lists the extensions that it offers."
+    Mail "MAIL" "MAIL FROM:<local-part@domain> [SIZE=<octets>] [BODY=7BIT|8BITMIME]"
+                                           "Starts a message and names its sender; <> for a bounce."
+    Rcpt "RCPT" "RCPT TO:<local-part@domain>"
+                                           "Names a recipient; up to 100 may be given, one each time."
+    Data "DATA" "DATA"                     "Sends the message; a line with a single dot ends it."
+    Rset "RSET" "RSET"                     "Forgets sender, recipients and data."
+    Vrfy "VRFY" "VRFY <user>"              "Tells whether a user exists, and the mailboxes."
+    Expn "EXPN" "EXPN <group>"             "Lists the members of a mailing group."
+    Help "HELP" "HELP [<command>]"         "Explains a command, or lists all of them."
+    Noop "NOOP" "NOOP"                     "Does nothing but keep the connection open."
+    Quit "QUIT" "QUIT"                     "Ends the session."
+    Send "SEND" "SEND FROM:<path>"         "Not implemented."
+    Soml "SOML" "SOML FROM:<path>"         "Not implemented."
+    Saml "SAML" "SAML FROM:<path>"         "Not implemented."
+    Turn "TURN" "TURN"                     "Not implemented."
+}
+
+impl Verb {
+    /// The verb of that name, in any letter case.
+    pub fn named(name: &str) -> Option<Verb> {
+        ALL.iter().find(|row| row.name.eq_ignore_ascii_case(name)).map(|row| row.verb)
+    }
+
+    /// What the table says of it.
+    pub fn row(self) -> &'static Row {
+        &ALL[self as usize]
+    }
+}
+
+/// Splits a command line into its verb, if it is one, and its argument.
+///
+/// RFC 5321 4.1.1: a verb ends at a space or at the end of the line.
+pub fn split(line: &str) -> (Option<Verb>, &str) {
+    let (name, argument) = line.split_once(' ').unwrap_or((line, ""));
+    (Verb::named(name), argument)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_stand_at_their_verbs() {
+        for (i, row) in ALL.iter().enumerate() {
+            assert_eq!(row.verb as usize, i);
+            assert_eq!(Verb::named(&row.name.to_lowercase()), Some(row.verb));
+        }
+    }
+
+    #[test]
+    fn a_verb_ends_at_a_space() {
+        assert_eq!(split("hElP mail"), (Some(Verb::Help), "mail"));
+        assert_eq!(split("QUIT"), (Some(Verb::Quit), ""));
+        assert_eq!(split("QUITE"), (None, ""));
+        assert_eq!(split(" QUIT"), (None, "QUIT"));
+    }
+}

@@ -1,0 +1,48 @@
+//! The SMTP protocol of Mailcell as a state machine over events, without input or output.
+//!
+//! Rules that hold everywhere in this crate:
+//!
+//! 1. The same events give the same effects. There is no clock, no randomness, no thread, no file and no map with
+//!    an order of its own; `clippy.toml` forbids them.
+//! 2. Every event gives one [`Step`]: responses, orders and exactly one [`Next`].
+//! 3. A client's mistake is a response. A host's misuse (a line while a request is outstanding) is a panic, which the
+//!    host sees as a trap and which costs this session only.
+//! 4. Nothing grows with the message: its octets pass through, and only the first `Subject` and `Date` are kept, up to
+//!    [`limits`].
+//! 5. What a client or the database supplied never puts a control character into a response.
+//!
+//! Obeyed: RFC 5321 (SMTP), 1870 (SIZE), 2034 and 3463 (enhanced status codes), 2920 (pipelining), 6152 (8BITMIME),
+//! 9422 (LIMITS), 4954 section 5 (`AUTH=` of MAIL), 5322 and 2047 (header section).
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `step` | the boundary in plain Rust: events in, effects out |
+//! | `session` | the session: check, parse, carry out |
+//! | `sequence` | which command is allowed in which state: one table |
+//! | `command` | verbs, their syntax and help: one table |
+//! | `responses` | everything the server says: one table |
+//! | `address` | paths, mailboxes, domains |
+//! | `extensions` | EHLO keywords, parameters of MAIL and RCPT |
+//! | `data` | message octets: end of data, dots, line ends |
+//! | `content` | header section: subject, date, where the body starts |
+//! | `limits` | every bound |
+//! | `component` | the skin towards WebAssembly |
+
+pub mod address;
+pub mod command;
+mod content;
+mod data;
+mod extensions;
+pub mod limits;
+pub mod responses;
+pub mod sequence;
+mod session;
+mod settings;
+mod step;
+
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code, reason = "the generated export glue needs it")]
+mod component;
+
+pub use session::Session;
+pub use step::{DataStep, Date, EnhancedStatus, Event, MailboxPage, Message, Next, Order, Reply, Request, Response, Step};

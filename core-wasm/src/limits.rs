@@ -1,0 +1,37 @@
+//! Every bound of the protocol. Units come last in a name.
+
+/// A command line, CRLF counted, in a session without extensions. RFC 5321 4.5.3.1.4 asks for at least 512.
+pub const COMMAND_OCTETS_MAX: usize = 512;
+
+/// What the parameters of MAIL add to that: 26 for SIZE (RFC 1870 3), 17 for BODY (RFC 6152 2), 500 for AUTH (RFC 4954 3).
+pub const MAIL_EXTRA_OCTETS_MAX: usize = 26 + 17 + 500;
+
+/// A local part. RFC 5321 4.5.3.1.1.
+pub const LOCAL_PART_OCTETS_MAX: usize = 64;
+
+/// A domain or address literal. RFC 5321 4.5.3.1.2.
+pub const DOMAIN_OCTETS_MAX: usize = 255;
+
+/// A path, with brackets and route. RFC 5321 4.5.3.1.3.
+pub const PATH_OCTETS_MAX: usize = 256;
+
+/// Recipients of one message. The specification says 100, which is also the least that RFC 5321 4.5.3.1.8 allows.
+pub const RECIPIENTS_MAX: usize = 100;
+
+/// A line of message data, CRLF counted, a stuffed dot not. RFC 5321 4.5.3.1.6.
+pub const DATA_LINE_OCTETS_MAX: usize = 1000;
+
+/// A message, unless the configuration says otherwise: 25 MiB. RFC 5321 4.5.3.1.7 asks for at least 64 KiB.
+pub const MESSAGE_OCTETS_MAX: u64 = 25 << 20;
+
+/// A header section, unless the configuration says otherwise: 256 KiB.
+pub const HEADER_OCTETS_MAX: u64 = 256 << 10;
+
+/// How much of a raw `Subject` or `Date` field is looked at; the stored header section is complete all the same.
+pub const FIELD_OCTETS_MAX: usize = 16 << 10;
+
+/// The name of a header field: one line (RFC 5322 2.1.1).
+pub const FIELD_NAME_OCTETS_MAX: usize = 998;
+
+/// The error that ends the session, unless the configuration says otherwise.
+pub const ERRORS_MAX: u32 = 20;

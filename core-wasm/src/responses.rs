@@ -1,0 +1,121 @@
+//! Everything that the server says, a row each. `{}` stands for what the session fills in.
+
+use crate::step::{EnhancedStatus, Response};
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The reply code of RFC 5321 4.2.
+    pub code: u16,
+    /// The status code of RFC 3463.
+    pub enhanced: Option<EnhancedStatus>,
+    /// The text, with at most one `{}`.
+    pub text: &'static str,
+}
+
+impl Template {
+    /// The response as it stands.
+    pub const fn plain(self) -> Response {
+        Response { code: self.code, enhanced: self.enhanced, text: std::borrow::Cow::Borrowed(self.text), more: false }
+    }
+
+    /// The response with `{}` filled in.
+    pub fn with(self, value: &str) -> Response {
+        Response { text: self.text.replacen("{}", value, 1).into(), ..self.plain() }
+    }
+}
+
+impl Response {
+    /// The same line with further ones behind it.
+    pub fn and_more(self) -> Response {
+        Response { more: true, ..self }
+    }
+}
+
+macro_rules! responses {
+    ($($name:ident $code:literal $enhanced:tt $text:literal)*) => {
+        $(#[allow(missing_docs, reason = "the row says it")]
+        pub const $name: Template = Template {
+            code: $code,
+            enhanced: responses!(@enhanced $enhanced),
+            text: $text,
+        };)*
+
+        /// All rows with their names, for tests and documentation.
+        pub const ALL: &[(&str, Template)] = &[$((stringify!($name), $name)),*];
+    };
+    (@enhanced _) => { None };
+    (@enhanced $status:tt) => { Some($status) };
+}
+
+#[rustfmt::skip]
+responses! {
+    GREETING            220 _         "{} Mailcell ESMTP ready"
+    HELLO               250 _         "{}"
+    HELLO_BAD_SEQUENCE  503 _         "Already greeted"
+    HELLO_BAD_DOMAIN    501 _         "Send a domain or an address literal"
+    GOODBYE             221 (2, 0, 0) "{} Closing connection"
+
+    SENDER_OK           250 (2, 1, 0) "Sender ok"
+    RECIPIENT_OK        250 (2, 1, 5) "Recipient ok"
+    SEND_DATA           354 _         "End data with <CR><LF>.<CR><LF>"
+    STORED              250 (2, 0, 0) "Stored as {}"
+    RESET_OK            250 (2, 0, 0) "Reset"
+    NOOP_OK             250 (2, 0, 0) "Ok"
+    HELP_LINE           214 (2, 0, 0) "{}"
+    MAILBOX             250 (2, 1, 5) "<{}>"
+    LOOKUP_OFF          252 (2, 5, 0) "Not answered here; send mail to find out"
+
+    NO_SUCH_USER        550 (5, 1, 1) "No such user"
+    NO_SUCH_GROUP       550 (5, 1, 1) "No such mailing group"
+    BAD_SENDER          501 (5, 1, 7) "Syntax: MAIL FROM:<local-part@domain>"
+    BAD_RECIPIENT       501 (5, 1, 3) "Syntax: RCPT TO:<local-part@domain>"
+    BAD_PARAMETER       501 (5, 5, 4) "Bad value of a parameter"
+    UNKNOWN_PARAMETER   555 (5, 5, 4) "Parameter not recognized or not implemented"
+    BAD_ARGUMENT        501 (5, 5, 4) "Syntax: {}"
+    NO_ARGUMENT_TAKEN   500 (5, 5, 2) "Syntax: {}"
+
+    SEND_HELO_FIRST     503 (5, 5, 1) "Send HELO or EHLO first"
+    SEND_MAIL_FIRST     503 (5, 5, 1) "Send MAIL first"
+    SEND_RCPT_FIRST     503 (5, 5, 1) "Send RCPT first"
+    NESTED_MAIL         503 (5, 5, 1) "Sender already given"
+    UNRECOGNIZED        500 (5, 5, 1) "Command not recognized"
+    NOT_IMPLEMENTED     502 (5, 5, 1) "Command not implemented"
+    COMMAND_TOO_LONG    500 (5, 5, 2) "Command line too long"
+    BAD_OCTETS          500 (5, 5, 2) "Control or non-ASCII character in the command"
+
+    TOO_MANY_RECIPIENTS 452 (4, 5, 3) "Too many recipients"
+    LINE_TOO_LONG       500 (5, 5, 2) "Line too long"
+    MESSAGE_TOO_LARGE   552 (5, 3, 4) "Message too large; the limit is {} octets"
+    HEADERS_TOO_LARGE   552 (5, 3, 4) "Header section too large; the limit is {} octets"
+    BAD_DATA            554 (5, 6, 0) "Bare CR, bare LF or NUL in the message"
+    REFUSED             554 (5, 3, 0) "The database does not take this message"
+    OUT_OF_SPACE        452 (4, 3, 1) "Insufficient storage; try again later"
+
+    NO_DATABASE         421 (4, 3, 0) "{} Database unavailable; try again later"
+    IDLE_TIMEOUT        421 (4, 4, 2) "{} Timeout; closing connection"
+    SESSION_EXPIRED     421 (4, 4, 2) "{} Session too long; closing connection"
+    SHUTTING_DOWN       421 (4, 3, 2) "{} Shutting down; closing connection"
+    TOO_MANY_ERRORS     421 (4, 7, 0) "{} Too many errors; closing connection"
+    NOT_SMTP            421 (4, 7, 0) "{} This is an SMTP server; closing connection"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_well_formed() {
+        for (name, row) in ALL {
+            assert!((200..600).contains(&row.code), "{name}");
+            assert!(row.text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{name}");
+            assert!(row.text.matches("{}").count() <= 1, "{name}");
+            if let Some((class, ..)) = row.enhanced {
+                assert_eq!(u16::from(class), row.code / 100, "{name}");
+            }
+            if row.code == 421 {
+                assert!(row.text.starts_with("{} "), "{name}: a 421 names the server (RFC 5321 4.2.3)");
+            }
+        }
+    }
+}

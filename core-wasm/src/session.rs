@@ -1,0 +1,459 @@
+//! A session: each event is checked, parsed and carried out, and gives one step.
+
+use crate::address::{self, Mailbox, Path};
+use crate::command::{self, Verb};
+use crate::content::ContentReader;
+use crate::data::{self, DataReader};
+use crate::extensions;
+use crate::limits;
+use crate::responses::{self, Template};
+use crate::sequence::{self, State, Verdict};
+use crate::settings::Settings;
+use crate::step::{DataStep, Event, MailboxPage, Message, Next, Order, Reply, Request, Response, Step};
+
+/// One SMTP session.
+#[derive(Clone, Debug)]
+pub struct Session {
+    settings: Settings,
+    /// Whether a line has been read.
+    started: bool,
+    greeting: Option<Greeting>,
+    transaction: Option<Transaction>,
+    reading: Option<Reading>,
+    awaiting: Option<Awaiting>,
+    /// Errors since the start or the last accepted message.
+    errors: u32,
+}
+
+/// What HELO or EHLO said.
+#[derive(Clone, Debug)]
+struct Greeting {
+    client_name: String,
+    /// EHLO. A session greeted by HELO is one of RFC 821: no extensions, no enhanced status codes, 7-bit data.
+    extended: bool,
+}
+
+/// What MAIL and RCPT said.
+#[derive(Clone, Debug)]
+struct Transaction {
+    mail_from: String,
+    rcpt_to: Vec<String>,
+}
+
+/// A message being received.
+#[derive(Clone, Debug)]
+struct Reading {
+    data: DataReader,
+    content: ContentReader,
+    /// The worst fault found outside of [`DataReader`].
+    fault: Option<Fault>,
+    /// Whether the octets so far were discarded: the message is refused at its end whatever comes.
+    dropping: bool,
+}
+
+/// Why a message is refused, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    LongLine,
+    MessageTooLarge,
+    HeadersTooLarge,
+    Unclean,
+}
+
+/// The request whose reply is outstanding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaiting {
+    /// A list of mailboxes; whether a page of it has been sent.
+    Lookup { verb: Verb, begun: bool },
+    Store,
+}
+
+/// What a command leads to.
+enum Outcome {
+    Respond(Response),
+    RespondLines(Vec<Response>),
+    Ask(Awaiting, Request),
+    ReadData(Response),
+    Close(Response),
+}
+
+use Outcome::{Ask, Close, ReadData, Respond, RespondLines};
+
+impl Session {
+    /// Starts a session and greets the client.
+    pub fn open(config: &[(String, String)]) -> (Session, Step) {
+        let mut session = Session {
+            settings: Settings::from_pairs(config),
+            started: false,
+            greeting: None,
+            transaction: None,
+            reading: None,
+            awaiting: None,
+            errors: 0,
+        };
+        let greeting = responses::GREETING.with(&session.settings.name);
+        let step = session.finish(Respond(greeting));
+        (session, step)
+    }
+
+    /// A command line without its CRLF.
+    ///
+    /// # Panics
+    /// While another event is due, as [`Session::on_data`] and [`Session::on_reply`] do.
+    pub fn on_line(&mut self, line: &[u8]) -> Step {
+        assert!(self.reading.is_none() && self.awaiting.is_none(), "a line is not due");
+        let first = !std::mem::replace(&mut self.started, true);
+        if first && is_another_protocol(line) {
+            return self.fail(responses::NOT_SMTP);
+        }
+        // "Trailing spaces and tabs before CRLF are tolerated": RFC 5321 4.1.1.
+        let line = line.trim_ascii_end();
+        if !line.iter().all(|b| (0x20..0x7f).contains(b)) {
+            return self.finish_error(None, responses::BAD_OCTETS);
+        }
+        let line = str::from_utf8(line).expect("ASCII is UTF-8");
+        let (Some(verb), argument) = command::split(line) else {
+            return self.finish_error(None, responses::UNRECOGNIZED);
+        };
+        if line.len() + 2 > self.command_octets_max(verb) {
+            return self.finish_error(Some(verb), responses::COMMAND_TOO_LONG);
+        }
+        match self.check(verb).and_then(|()| self.carry_out(verb, argument)) {
+            Ok(outcome) => self.finish(outcome),
+            Err(template) => self.finish_error(Some(verb), template),
+        }
+    }
+
+    /// A block of message data. Message octets come back in the block's own memory.
+    pub fn on_data(&mut self, mut block: Vec<u8>) -> DataStep {
+        let reading = self.reading.as_mut().expect("data is not due");
+        let scan = reading.data.read(&mut block);
+        block.truncate(scan.kept);
+        let extended = self.greeting.as_ref().is_some_and(|greeting| greeting.extended);
+        let clearing_makes_control = !extended && data::clear_high_bits(&mut block);
+        if scan.carried_cr {
+            reading.content.read(b"\r");
+        }
+        reading.content.read(&block);
+
+        let fault = [
+            (reading.data.faults().long_line, Fault::LongLine),
+            (reading.content.octets() > self.settings.message_octets_max, Fault::MessageTooLarge),
+            (reading.content.header_octets() > self.settings.header_octets_max, Fault::HeadersTooLarge),
+            (clearing_makes_control, Fault::Unclean),
+            (reading.data.faults().unclean && !self.settings.keep_bare_newlines, Fault::Unclean),
+        ];
+        let fault = fault.into_iter().filter_map(|(found, fault)| found.then_some(fault)).chain(reading.fault).min();
+        reading.fault = fault;
+
+        let mut orders = Vec::new();
+        if fault.is_some() {
+            if !std::mem::replace(&mut reading.dropping, true) {
+                orders.push(Order::Discard);
+            }
+        } else {
+            orders.extend(scan.carried_cr.then(|| Order::Append(vec![b'\r'])));
+            orders.extend((!block.is_empty()).then_some(Order::Append(block)));
+        }
+        let mut step = match scan.ended {
+            true => self.end_data(),
+            false => Step::nothing(Next::ReadData),
+        };
+        step.orders = orders;
+        DataStep { consumed: scan.consumed, step }
+    }
+
+    /// The answer to the outstanding request.
+    pub fn on_reply(&mut self, reply: Reply) -> Step {
+        let awaiting = self.awaiting.take().expect("a reply is not due");
+        match (awaiting, reply) {
+            (_, Reply::Unavailable) => self.fail(responses::NO_DATABASE),
+            (Awaiting::Lookup { verb, begun }, Reply::Mailboxes(page)) => self.list(verb, begun, page),
+            (Awaiting::Store, Reply::Stored(id)) => {
+                self.errors = 0;
+                self.finish(Respond(responses::STORED.with(&id)))
+            }
+            (Awaiting::Store, Reply::OutOfSpace) => self.finish(Respond(responses::OUT_OF_SPACE.plain())),
+            (Awaiting::Store, Reply::Refused) => self.finish(Respond(responses::REFUSED.plain())),
+            (awaiting, reply) => panic!("{reply:?} does not answer {awaiting:?}"),
+        }
+    }
+
+    /// What is neither input nor a reply.
+    pub fn on_event(&mut self, event: Event) -> Step {
+        assert!(self.awaiting.is_none(), "an event is not due");
+        match event {
+            Event::LineTooLong => {
+                assert!(self.reading.is_none(), "lines are not read");
+                self.started = true;
+                self.finish_error(None, responses::COMMAND_TOO_LONG)
+            }
+            Event::IdleTimeout => self.fail(responses::IDLE_TIMEOUT),
+            Event::SessionExpired => self.fail(responses::SESSION_EXPIRED),
+            Event::Drain => self.fail(responses::SHUTTING_DOWN),
+            Event::Unknown if self.reading.is_some() => Step::nothing(Next::ReadData),
+            Event::Unknown => Step::nothing(self.read_line()),
+        }
+    }
+
+    fn state(&self) -> State {
+        match (&self.greeting, &self.transaction) {
+            (None, _) => State::Start,
+            (_, None) => State::Ready,
+            (_, Some(transaction)) if transaction.rcpt_to.is_empty() => State::Sender,
+            _ => State::Recipients,
+        }
+    }
+
+    fn check(&self, verb: Verb) -> Result<(), Template> {
+        match sequence::check(verb, self.state()) {
+            Verdict::Go => Ok(()),
+            Verdict::No(template) => Err(template),
+        }
+    }
+
+    fn carry_out(&mut self, verb: Verb, argument: &str) -> Result<Outcome, Template> {
+        match verb {
+            Verb::Helo => self.greet(argument, false),
+            Verb::Ehlo => self.greet(argument, true),
+            Verb::Mail => self.mail(argument),
+            Verb::Rcpt => self.rcpt(argument),
+            Verb::Data if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
+            Verb::Data => Ok(ReadData(responses::SEND_DATA.plain())),
+            Verb::Rset | Verb::Noop | Verb::Quit if !argument.is_empty() => Err(responses::NO_ARGUMENT_TAKEN),
+            Verb::Rset => {
+                self.transaction = None;
+                Ok(Respond(responses::RESET_OK.plain()))
+            }
+            Verb::Noop => Ok(Respond(responses::NOOP_OK.plain())),
+            Verb::Quit => Ok(Close(responses::GOODBYE.with(&self.settings.name))),
+            Verb::Help => Ok(RespondLines(help(argument))),
+            Verb::Vrfy | Verb::Expn => self.look_up(verb, argument),
+            Verb::Send | Verb::Soml | Verb::Saml | Verb::Turn => Err(responses::NOT_IMPLEMENTED),
+        }
+    }
+
+    fn greet(&mut self, argument: &str, extended: bool) -> Result<Outcome, Template> {
+        if !address::is_domain_or_literal(argument) {
+            return Err(responses::HELLO_BAD_DOMAIN);
+        }
+        self.greeting = Some(Greeting { client_name: argument.to_owned(), extended });
+        // RFC 5321 4.1.4: a further EHLO clears everything "exactly as if a RSET command had been issued".
+        self.transaction = None;
+        let name = responses::HELLO.with(&self.settings.name);
+        if !extended {
+            return Ok(Respond(name));
+        }
+        let keywords = extensions::keywords(&self.settings);
+        Ok(RespondLines(std::iter::once(name).chain(keywords.iter().map(|k| responses::HELLO.with(k))).collect()))
+    }
+
+    fn mail(&mut self, argument: &str) -> Result<Outcome, Template> {
+        let (path, parameters) = path_behind(argument, "FROM:").ok_or(responses::BAD_SENDER)?;
+        if let Path::Postmaster(_) = path {
+            return Err(responses::BAD_SENDER);
+        }
+        extensions::check_mail_parameters(parameters, self.is_extended(), self.settings.message_octets_max)?;
+        self.transaction = Some(Transaction { mail_from: path.to_envelope(), rcpt_to: Vec::new() });
+        Ok(Respond(responses::SENDER_OK.plain()))
+    }
+
+    fn rcpt(&mut self, argument: &str) -> Result<Outcome, Template> {
+        let (path, parameters) = path_behind(argument, "TO:").ok_or(responses::BAD_RECIPIENT)?;
+        if path == Path::Null {
+            return Err(responses::BAD_RECIPIENT);
+        }
+        extensions::check_rcpt_parameters(parameters, self.is_extended())?;
+        let transaction = self.transaction.as_mut().expect("the table asks for MAIL before RCPT");
+        if transaction.rcpt_to.len() >= self.settings.recipients_max {
+            return Err(responses::TOO_MANY_RECIPIENTS);
+        }
+        transaction.rcpt_to.push(path.to_envelope());
+        Ok(Respond(responses::RECIPIENT_OK.plain()))
+    }
+
+    fn look_up(&mut self, verb: Verb, argument: &str) -> Result<Outcome, Template> {
+        if argument.is_empty() {
+            return Err(responses::BAD_ARGUMENT);
+        }
+        if !self.settings.lookup {
+            return Ok(Respond(responses::LOOKUP_OFF.plain()));
+        }
+        let request = match verb {
+            Verb::Vrfy => user_named(argument),
+            _ => address::is_local_part(argument).then(|| Request::ExpandGroup { name: address::lookup_name(argument) }),
+        };
+        // What is no name cannot be the name of anyone.
+        let request = request.ok_or_else(|| not_found(verb))?;
+        Ok(Ask(Awaiting::Lookup { verb, begun: false }, request))
+    }
+
+    fn list(&mut self, verb: Verb, begun: bool, page: MailboxPage) -> Step {
+        if page.mailboxes.is_empty() && !begun && !page.more {
+            return self.finish_error(Some(verb), not_found(verb));
+        }
+        assert!(!page.mailboxes.is_empty(), "a page behind another one is not empty");
+        let mut lines: Vec<_> = page.mailboxes.iter().map(|mailbox| responses::MAILBOX.with(mailbox)).collect();
+        if !page.more {
+            return self.finish(RespondLines(lines));
+        }
+        lines.iter_mut().for_each(|line| line.more = true);
+        let mut step = self.finish(Ask(Awaiting::Lookup { verb, begun: true }, Request::NextPage));
+        step.responses = self.for_session(lines);
+        step
+    }
+
+    /// The end of data was read: the message is stored or refused.
+    ///
+    /// After a line that is too long, "data is cleared, sender and recipients stay", by the specification; after
+    /// anything else the transaction is over.
+    fn end_data(&mut self) -> Step {
+        let reading = self.reading.take().expect("data is being read");
+        let refusal = match reading.fault {
+            Some(Fault::LongLine) => return self.finish_error(Some(Verb::Data), responses::LINE_TOO_LONG),
+            Some(Fault::MessageTooLarge) => {
+                Some(responses::MESSAGE_TOO_LARGE.with(&self.settings.message_octets_max.to_string()))
+            }
+            Some(Fault::HeadersTooLarge) => {
+                Some(responses::HEADERS_TOO_LARGE.with(&self.settings.header_octets_max.to_string()))
+            }
+            Some(Fault::Unclean) => Some(responses::BAD_DATA.plain()),
+            None => None,
+        };
+        let transaction = self.transaction.take().expect("data belongs to a transaction");
+        if let Some(refusal) = refusal {
+            return self.finish(Respond(refusal));
+        }
+        let greeting = self.greeting.as_ref().expect("a transaction belongs to a greeting");
+        let message = Message {
+            mail_from: transaction.mail_from,
+            rcpt_to: transaction.rcpt_to,
+            client_name: greeting.client_name.clone(),
+            protocol: if greeting.extended { "ESMTP" } else { "SMTP" },
+            subject: reading.content.subject(),
+            date: reading.content.date(),
+            header_octets: reading.content.header_octets(),
+            octets: reading.content.octets(),
+        };
+        self.finish(Ask(Awaiting::Store, Request::StoreMessage(message)))
+    }
+
+    fn is_extended(&self) -> bool {
+        self.greeting.as_ref().is_some_and(|greeting| greeting.extended)
+    }
+
+    fn read_line(&self) -> Next {
+        // The longest of all commands decides: the host frames a line before anyone knows its verb.
+        Next::ReadLine { octets_max: self.command_octets_max(Verb::Mail) as u32 }
+    }
+
+    fn command_octets_max(&self, verb: Verb) -> usize {
+        let extra = if verb == Verb::Mail && self.is_extended() { limits::MAIL_EXTRA_OCTETS_MAX } else { 0 };
+        limits::COMMAND_OCTETS_MAX + extra
+    }
+
+    /// The response of an error, or the end of the session when it is one too many.
+    fn finish_error(&mut self, verb: Option<Verb>, template: Template) -> Step {
+        if is_counted(verb, template.code) {
+            self.errors += 1;
+            if self.errors >= self.settings.errors_max {
+                return self.fail(responses::TOO_MANY_ERRORS);
+            }
+        }
+        let value = match template {
+            responses::MESSAGE_TOO_LARGE => self.settings.message_octets_max.to_string(),
+            _ => verb.map_or("", |verb| verb.row().syntax).to_owned(),
+        };
+        self.finish(Respond(template.with(&value)))
+    }
+
+    /// A 421, which ends the session.
+    fn fail(&mut self, template: Template) -> Step {
+        self.finish(Close(template.with(&self.settings.name)))
+    }
+
+    /// Every step but those in the middle of data is made here.
+    fn finish(&mut self, outcome: Outcome) -> Step {
+        let (responses, next) = match outcome {
+            Respond(response) => (vec![response], self.read_line()),
+            RespondLines(mut lines) => {
+                let last = lines.len() - 1;
+                lines[..last].iter_mut().for_each(|line| line.more = true);
+                (lines, self.read_line())
+            }
+            Ask(awaiting, request) => {
+                self.awaiting = Some(awaiting);
+                (Vec::new(), Next::AwaitReply(request))
+            }
+            ReadData(response) => {
+                self.reading = Some(Reading {
+                    data: DataReader::new(),
+                    content: ContentReader::new(),
+                    fault: None,
+                    dropping: false,
+                });
+                (vec![response], Next::ReadData)
+            }
+            Close(response) => {
+                self.reading = None;
+                (vec![response], Next::Close)
+            }
+        };
+        Step { responses: self.for_session(responses), orders: Vec::new(), next }
+    }
+
+    /// RFC 2034 and protocol of RFC 821: no enhanced status codes for a client that said HELO.
+    fn for_session(&self, mut responses: Vec<Response>) -> Vec<Response> {
+        if self.greeting.as_ref().is_some_and(|greeting| !greeting.extended) {
+            responses.iter_mut().for_each(|response| response.enhanced = None);
+        }
+        responses
+    }
+}
+
+/// Whether a connection's first line shows that the client does not speak SMTP.
+fn is_another_protocol(line: &[u8]) -> bool {
+    let is_http = [&b"GET "[..], b"POST ", b"CONNECT "].iter().any(|method| line.starts_with(method));
+    is_http || !line.first().is_some_and(u8::is_ascii_alphabetic)
+}
+
+/// Reads `FROM:` or `TO:` and a path. One space behind the colon is tolerated: real clients send it.
+fn path_behind<'a>(argument: &'a str, keyword: &str) -> Option<(Path<'a>, &'a str)> {
+    let (start, rest) = argument.split_at_checked(keyword.len())?;
+    let rest = rest.strip_prefix(' ').unwrap_or(rest);
+    start.eq_ignore_ascii_case(keyword).then(|| Path::parse_prefix(rest)).flatten()
+}
+
+/// VRFY takes `bob`, `bob@example.org` and `<bob@example.org>`.
+fn user_named(argument: &str) -> Option<Request> {
+    let name = argument.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(argument);
+    if let Some(mailbox) = Mailbox::parse(name) {
+        return Some(Request::FindUser {
+            local_part: address::lookup_name(mailbox.local_part),
+            domain: Some(mailbox.domain.to_ascii_lowercase()),
+        });
+    }
+    address::is_local_part(name).then(|| Request::FindUser { local_part: address::lookup_name(name), domain: None })
+}
+
+fn not_found(verb: Verb) -> Template {
+    if verb == Verb::Vrfy { responses::NO_SUCH_USER } else { responses::NO_SUCH_GROUP }
+}
+
+/// Which errors bring a session nearer to its end. A refused recipient beyond the limit is not one: a client
+/// that pipelines more than a hundred would lose the message to all of them.
+fn is_counted(verb: Option<Verb>, code: u16) -> bool {
+    matches!(code, 500..=503 | 555) || (code == 550 && matches!(verb, Some(Verb::Vrfy | Verb::Expn | Verb::Rcpt)))
+}
+
+fn help(argument: &str) -> Vec<Response> {
+    if let Some(verb) = Verb::named(argument) {
+        let row = verb.row();
+        return [row.syntax, row.help].map(|line| responses::HELP_LINE.with(line)).into();
+    }
+    let names: Vec<_> = command::ALL.iter().map(|row| row.name).collect();
+    let mut lines = vec!["Commands:".to_owned()];
+    lines.extend(names.chunks(8).map(|names| format!("  {}", names.join(" "))));
+    lines.push("HELP <command> explains one.".to_owned());
+    lines.iter().map(|line| responses::HELP_LINE.with(line)).collect()
+}

@@ -1,0 +1,52 @@
+//! What the host configures when it opens a session.
+
+use crate::limits;
+use std::str::FromStr;
+
+/// The keys that this core knows, read from the pairs of `open`.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// `name`: the server's domain, in the greeting and in every 421.
+    pub(crate) name: String,
+    /// `message-octets-max`: what SIZE shows.
+    pub(crate) message_octets_max: u64,
+    /// `header-octets-max`.
+    pub(crate) header_octets_max: u64,
+    /// `recipients-max`: at most [`limits::RECIPIENTS_MAX`].
+    pub(crate) recipients_max: usize,
+    /// `errors-max`: the error that ends the session.
+    pub(crate) errors_max: u32,
+    /// `lookup`: whether VRFY and EXPN are answered, `on` or `off`.
+    pub(crate) lookup: bool,
+    /// `bare-newlines`: `keep` stores bare CR, bare LF and NUL as they came, `refuse` refuses the message.
+    pub(crate) keep_bare_newlines: bool,
+}
+
+impl Settings {
+    /// Reads the pairs; a key that is not there has its default, one that is not known is ignored.
+    ///
+    /// # Panics
+    /// On a value that is none of its key's: the host checks its configuration before it opens a session.
+    pub(crate) fn from_pairs(pairs: &[(String, String)]) -> Settings {
+        let get = |key: &str| pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        let number = |key: &str, default: u64| get(key).map_or(default, |value| parse(key, value));
+        Settings {
+            name: get("name").unwrap_or("localhost").to_owned(),
+            message_octets_max: number("message-octets-max", limits::MESSAGE_OCTETS_MAX),
+            header_octets_max: number("header-octets-max", limits::HEADER_OCTETS_MAX),
+            recipients_max: number("recipients-max", limits::RECIPIENTS_MAX as u64).min(limits::RECIPIENTS_MAX as u64) as usize,
+            errors_max: number("errors-max", limits::ERRORS_MAX.into()).min(u32::MAX.into()) as u32,
+            lookup: choice("lookup", get("lookup").unwrap_or("on"), "on", "off"),
+            keep_bare_newlines: choice("bare-newlines", get("bare-newlines").unwrap_or("refuse"), "keep", "refuse"),
+        }
+    }
+}
+
+fn parse<T: FromStr>(key: &str, value: &str) -> T {
+    value.parse().unwrap_or_else(|_| panic!("{key} is no number: {value:?}"))
+}
+
+fn choice(key: &str, value: &str, yes: &str, no: &str) -> bool {
+    assert!(value == yes || value == no, "{key} is neither {yes} nor {no}: {value:?}");
+    value == yes
+}

@@ -106,8 +106,11 @@ impl Session {
         if first && is_another_protocol(line) {
             return self.fail(responses::NOT_SMTP);
         }
-        // "Trailing spaces and tabs before CRLF are tolerated": RFC 5321 4.1.1.
-        let line = line.trim_ascii_end();
+        let line_octets = line.len() + 2;
+        // RFC 5321 4.1.1: receivers "SHOULD tolerate trailing white space before the terminating <CRLF>". Spaces and
+        // tabs are that; a bare CR or LF is not (RFC 5321 2.3.8).
+        let end = line.iter().rposition(|b| !matches!(b, b' ' | b'\t')).map_or(0, |at| at + 1);
+        let line = &line[..end];
         if !line.iter().all(|b| (0x20..0x7f).contains(b)) {
             return self.finish_error(None, responses::BAD_OCTETS);
         }
@@ -115,7 +118,7 @@ impl Session {
         let (Some(verb), argument) = command::split(line) else {
             return self.finish_error(None, responses::UNRECOGNIZED);
         };
-        if line.len() + 2 > self.command_octets_max(verb) {
+        if line_octets > self.command_octets_max(verb) {
             return self.finish_error(Some(verb), responses::COMMAND_TOO_LONG);
         }
         match self.check(verb).and_then(|()| self.carry_out(verb, argument)) {

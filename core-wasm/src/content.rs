@@ -63,9 +63,13 @@ impl ContentReader {
         self.octets
     }
 
-    /// Octets of the header section as far as it is known.
+    /// Octets of the header section as far as they are known to be its: a line belongs to it from its colon on.
     pub(crate) fn header_octets(&self) -> u64 {
-        if self.position == Position::Body { self.body_start } else { self.octets }
+        match self.position {
+            Position::LineStart | Position::Value { .. } => self.octets,
+            Position::EmptyLineCr | Position::Name | Position::NameSpace => self.line_start,
+            Position::Body => self.body_start,
+        }
     }
 
     /// Reads message octets that have passed [`crate::data`].

@@ -1,0 +1,357 @@
+//! What holds for every input. [`ScriptedHost`] panics at a malformed response or a step out of turn, so that running
+//! anything through it is half of each test.
+
+use mailcell_core::{Event, MailboxPage, Next, Reply, Request, Session};
+use mailcell_tests::driver::{Effect, Native, ScriptedHost};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+/// Small limits, so that random input reaches them.
+const LIMITS: [(&str, &str); 5] = [
+    ("name", "mx.test"),
+    ("message-octets-max", "3000"),
+    ("header-octets-max", "500"),
+    ("recipients-max", "3"),
+    ("errors-max", "8"),
+];
+
+fn open(settings: &[(&str, &str)]) -> ScriptedHost {
+    let config: Vec<_> = settings.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    ScriptedHost::open(Box::new(Native::default()), &config)
+}
+
+/// Answers by the request alone, so that every cut gets the same replies in the same order.
+fn answer(host: &mut ScriptedHost, pages_left: &mut u32) {
+    while let Some(request) = host.awaiting() {
+        let reply = match request {
+            Request::FindUser { local_part, .. } | Request::ExpandGroup { name: local_part } => {
+                match local_part.as_str() {
+                    "down" => Reply::Unavailable,
+                    "bob" => mailboxes(&["bob@mx.test"], false),
+                    "staff" => {
+                        *pages_left = 2;
+                        mailboxes(&["ann@mx.test", "bob@mx.test"], true)
+                    }
+                    _ => mailboxes(&[], false),
+                }
+            }
+            Request::NextPage => {
+                *pages_left -= 1;
+                mailboxes(&["zoe@mx.test"], *pages_left > 0)
+            }
+            Request::StoreMessage(message) => match message.octets % 7 {
+                0 => Reply::OutOfSpace,
+                1 => Reply::Refused,
+                _ => Reply::Stored(format!("{}", message.octets)),
+            },
+        };
+        host.reply(reply);
+    }
+}
+
+fn mailboxes(list: &[&str], more: bool) -> Reply {
+    Reply::Mailboxes(MailboxPage { mailboxes: list.iter().map(|mailbox| mailbox.to_string()).collect(), more })
+}
+
+/// The effects of an input, cut at those places.
+fn effects(settings: &[(&str, &str)], input: &[u8], cuts: &[Index]) -> Vec<Effect> {
+    let mut host = open(settings);
+    let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).chain([0, input.len()]).collect();
+    ends.sort_unstable();
+    let mut pages_left = 0;
+    for block in ends.windows(2).map(|ends| &input[ends[0]..ends[1]]).filter(|block| !block.is_empty()) {
+        host.input(block);
+        answer(&mut host, &mut pages_left);
+    }
+    host.take_effects()
+}
+
+/// A line that means something, more often than not.
+fn command() -> impl Strategy<Value = Vec<u8>> {
+    let known = select(vec![
+        "HELO client.test",
+        "EHLO client.test",
+        "EHLO [IPv6:::1]",
+        "MAIL FROM:<ann@client.test>",
+        "MAIL FROM:<>",
+        "MAIL FROM:<a@b> SIZE=99999",
+        "MAIL FROM:<\"a b\"@c> BODY=8BITMIME",
+        "RCPT TO:<bob@mx.test>",
+        "RCPT TO:<Postmaster>",
+        "RCPT TO:<@r:\"x\"@[127.0.0.1]>",
+        "RCPT TO:<>",
+        "DATA",
+        "DATA x",
+        "RSET",
+        "NOOP",
+        "NOOP x",
+        "QUIT",
+        "VRFY bob",
+        "VRFY nobody",
+        "VRFY down",
+        "EXPN staff",
+        "EXPN",
+        "HELP",
+        "HELP DATA",
+        "TURN",
+        ".",
+        "",
+        "GET / HTTP/1.1",
+        "Subject: =?utf-8?Q?a?=",
+        " folded",
+        "Date: 21 Nov 97 09:55:06 GMT",
+        "text",
+        "..",
+        ".x",
+    ]);
+    let line = prop_oneof![8 => known.prop_map(|line| line.as_bytes().to_vec()), 1 => vec(any::<u8>(), 0..40), 1 => vec(32..127_u8, 0..1200)];
+    let end = select(vec![
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\n.\r\n",
+        "\n",
+        "\r",
+        "",
+        "\0\r\n",
+        " \r\n",
+    ]);
+    (line, end).prop_map(|(line, end)| [&line, end.as_bytes()].concat())
+}
+
+/// Octets that matter to the reader of message data, in any order.
+fn data_octets() -> impl Strategy<Value = Vec<u8>> {
+    let piece = select(vec![
+        &b"\r"[..],
+        b"\n",
+        b"\r\n",
+        b".",
+        b"\0",
+        b"a",
+        b"X: ",
+        b" ",
+        b"\x8d",
+        b"\x8a",
+        b"\xae",
+        b"\r\n\r\n",
+        &[b'x'; 990],
+    ]);
+    vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+/// The start of a session that leads to the middle of things, so that random lines get somewhere.
+fn preamble() -> impl Strategy<Value = &'static str> {
+    select(vec![
+        "",
+        "EHLO client.test\r\n",
+        "EHLO client.test\r\nMAIL FROM:<ann@client.test>\r\nRCPT TO:<bob@mx.test>\r\nDATA\r\n",
+        "HELO client.test\r\nMAIL FROM:<ann@client.test>\r\nRCPT TO:<bob@mx.test>\r\nDATA\r\n",
+    ])
+}
+
+/// A few seconds' worth of cases; `PROPTEST_CASES` in the environment asks for more.
+fn settings() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    ProptestConfig { cases: default.cases.max(3000), failure_persistence: None, ..default }
+}
+
+proptest! {
+    #![proptest_config(settings())]
+
+    #[test]
+    fn octets_of_any_kind_do_no_harm(start in preamble(), octets in vec(any::<u8>(), 0..600), cuts in vec(any::<Index>(), 0..8)) {
+        let input = [start.as_bytes(), &octets].concat();
+        prop_assert_eq!(effects(&LIMITS, &input, &cuts), effects(&LIMITS, &input, &[]));
+    }
+
+    #[test]
+    fn commands_give_the_same_however_they_are_cut(
+        start in preamble(), lines in vec(command(), 0..30), cuts in vec(any::<Index>(), 0..40), keep in any::<bool>(),
+    ) {
+        let input = [start.as_bytes(), &lines.concat()].concat();
+        let newlines = ("bare-newlines", if keep { "keep" } else { "refuse" });
+        let settings = [&LIMITS[..], &[newlines]].concat();
+        let whole = effects(&settings, &input, &[]);
+        prop_assert_eq!(&effects(&settings, &input, &cuts), &whole);
+        let octet_by_octet = {
+            let mut host = open(&settings);
+            let mut pages_left = 0;
+            for octet in &input {
+                host.input(&[*octet]);
+                answer(&mut host, &mut pages_left);
+            }
+            host.take_effects()
+        };
+        prop_assert_eq!(&octet_by_octet, &whole);
+    }
+
+    #[test]
+    fn data_gives_the_same_however_it_is_cut(
+        extended in any::<bool>(), keep in any::<bool>(), pieces in data_octets(), cuts in vec(any::<Index>(), 0..30),
+    ) {
+        let hello = if extended { "EHLO" } else { "HELO" };
+        let start = format!("{hello} c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
+        let input = [start.as_bytes(), &pieces, b"\r\n.\r\nQUIT\r\n"].concat();
+        let settings = [LIMITS[0], LIMITS[1], LIMITS[2], ("bare-newlines", if keep { "keep" } else { "refuse" })];
+        let whole = effects(&settings, &input, &[]);
+        prop_assert_eq!(&effects(&settings, &input, &cuts), &whole);
+        prop_assert_eq!(whole.last(), Some(&Effect::Close), "the end of data was not found");
+    }
+
+    #[test]
+    fn a_message_comes_out_as_it_went_in(
+        lines in vec(prop_oneof![vec(select(vec![b'.', b' ', b'a', b':', 0xff, 0x80]), 0..6), vec(any::<u8>(), 0..200)], 0..20),
+        cuts in vec(any::<Index>(), 0..20),
+    ) {
+        let clean = |line: &Vec<u8>| line.iter().copied().filter(|b| !b"\r\n\0".contains(b)).chain(*b"\r\n").collect::<Vec<_>>();
+        let lines: Vec<_> = lines.iter().map(clean).collect();
+        let mut input = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n".to_vec();
+        for line in &lines {
+            if line.starts_with(b".") {
+                input.push(b'.');
+            }
+            input.extend(line);
+        }
+        input.extend(b".\r\n");
+        let stored: Vec<_> = effects(&LIMITS[..1], &input, &cuts).into_iter()
+            .filter_map(|effect| if let Effect::Message(octets) = effect { Some(octets) } else { None }).collect();
+        prop_assert_eq!(stored.concat(), lines.concat());
+    }
+
+    #[test]
+    fn data_needs_a_sender_and_a_recipient_of_its_transaction(lines in vec(model_command(), 0..60)) {
+        let mut host = open(&[("name", "mx.test"), ("errors-max", "1000"), ("recipients-max", "4")]);
+        let mut model = Model::default();
+        for (number, (verb, argument)) in lines.iter().enumerate() {
+            host.take_effects();
+            let argument = argument.replace('#', &number.to_string());
+            host.input(format!("{verb}{argument}\r\n").as_bytes());
+            model.command(verb, &argument, &code(&mut host))?;
+            if host.is_reading_data() {
+                let (message, fault) = if number % 5 == 0 { ("x".repeat(2000), true) } else { ("hi".to_owned(), false) };
+                host.input(format!("{message}\r\n.\r\n").as_bytes());
+                model.end_of_data(&mut host, fault)?;
+            }
+        }
+    }
+
+    #[test]
+    fn events_of_the_host_end_a_session_wherever_it_is(
+        start in preamble(), lines in vec(command(), 0..10), event in select(vec![Event::IdleTimeout, Event::SessionExpired, Event::Drain]),
+    ) {
+        let mut host = open(&LIMITS);
+        host.input(&[start.as_bytes(), &lines.concat()].concat());
+        answer(&mut host, &mut 0);
+        if !host.is_closed() {
+            host.event(Event::Unknown);
+            host.event(event);
+        }
+        prop_assert!(host.is_closed());
+    }
+
+    #[test]
+    fn the_same_events_give_the_same_effects(lines in vec(command(), 0..30)) {
+        let (mut one, first) = Session::open(&[]);
+        let (mut other, second) = Session::open(&[]);
+        prop_assert_eq!(first, second);
+        for line in &lines {
+            let step = one.on_line(line);
+            prop_assert_eq!(&step, &other.on_line(line));
+            if !matches!(step.next, Next::ReadLine { .. }) {
+                break;
+            }
+        }
+    }
+}
+
+fn model_command() -> impl Strategy<Value = (&'static str, &'static str)> {
+    let rcpt = ("RCPT", " TO:<r#@mx.test>");
+    let mail = ("MAIL", " FROM:<s#@mx.test>");
+    select(vec![
+        ("HELO", " c"),
+        ("HELO", " _"),
+        ("EHLO", " c"),
+        ("EHLO", ""),
+        mail,
+        mail,
+        mail,
+        ("MAIL", " FROM:<s#@>"),
+        rcpt,
+        rcpt,
+        rcpt,
+        ("RCPT", " TO:<r#>"),
+        ("RSET", ""),
+        ("RSET", " x"),
+        ("NOOP", ""),
+        ("DATA", ""),
+        ("DATA", ""),
+        ("DATA", " x"),
+        ("TURN", ""),
+    ])
+}
+
+fn code(host: &mut ScriptedHost) -> String {
+    let effects = host.take_effects();
+    let Some(Effect::Line(line)) = effects.last() else { panic!("no answer: {effects:?}") };
+    String::from_utf8_lossy(&line[..3]).into_owned()
+}
+
+/// What a client knows of its transaction from the codes it was given, and nothing else.
+#[derive(Default)]
+struct Model {
+    greeted: bool,
+    sender: Option<String>,
+    recipients: Vec<String>,
+}
+
+impl Model {
+    fn command(&mut self, verb: &str, argument: &str, code: &str) -> Result<(), TestCaseError> {
+        let mailbox =
+            || argument.split_once('<').map(|(_, path)| path.trim_end_matches('>').to_owned()).unwrap_or_default();
+        match (verb, code) {
+            ("HELO", "250") => {
+                prop_assert!(!self.greeted, "HELO twice");
+                self.greeted = true;
+            }
+            ("EHLO", "250") => *self = Model { greeted: true, ..Model::default() },
+            ("RSET", "250") => *self = Model { greeted: self.greeted, ..Model::default() },
+            ("MAIL", "250") => {
+                prop_assert!(self.greeted && self.sender.is_none(), "MAIL out of sequence");
+                self.sender = Some(mailbox());
+            }
+            ("RCPT", "250") => {
+                prop_assert!(self.sender.is_some(), "RCPT without MAIL");
+                self.recipients.push(mailbox());
+            }
+            ("RCPT", "452") => prop_assert_eq!(self.recipients.len(), 4),
+            ("DATA", "354") => {
+                prop_assert!(self.sender.is_some() && !self.recipients.is_empty(), "DATA out of sequence")
+            }
+            ("DATA", "503") => prop_assert!(self.recipients.is_empty(), "DATA was due"),
+            (_, code) => prop_assert!(code.starts_with('5') || verb == "NOOP", "{verb}{argument}: {code}"),
+        }
+        Ok(())
+    }
+
+    fn end_of_data(&mut self, host: &mut ScriptedHost, fault: bool) -> Result<(), TestCaseError> {
+        if fault {
+            prop_assert_eq!(code(host), "500");
+            return Ok(());
+        }
+        let Some(Request::StoreMessage(message)) = host.awaiting() else {
+            return Err(TestCaseError::fail("nothing is stored"));
+        };
+        prop_assert_eq!(Some(&message.mail_from), self.sender.as_ref());
+        prop_assert_eq!(&message.rcpt_to, &self.recipients);
+        *self = Model { greeted: true, ..Model::default() };
+        host.reply(Reply::Stored("1".into()));
+        prop_assert_eq!(code(host), "250");
+        Ok(())
+    }
+}

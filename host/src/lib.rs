@@ -1,0 +1,3 @@
+//! The native shell of Mailcell: sockets, TLS, time, the database, and the cells that hold the protocol.
+
+pub mod store;

@@ -1,16 +1,20 @@
 //! Where mail is kept: two stores behind one trait, [`sqlite`] embedded and [`mysql`] for MySQL and MariaDB. Only these
-//! two files hold SQL.
+//! two and the tables in [`schema`] hold SQL; [`batch`] lets many sessions share a commit.
 
 pub mod batch;
-pub mod mysql;
+mod columns;
+pub mod schema;
 pub mod sqlite;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Why a store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The database cannot be reached or did not answer in time; a later try may succeed.
     #[error("the database is unavailable: {0}")]
@@ -24,10 +28,58 @@ pub enum StoreError {
     /// The schema is not one that this version can use.
     #[error("{0}")]
     Schema(String),
+    /// The address or a setting makes no sense; only [`open`] says so.
+    #[error("{0}")]
+    Setting(String),
 }
 
 /// What a store gives.
 pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// How the connection to a database server is protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// In the clear.
+    #[default]
+    Disabled,
+    /// TLS; the certificate and the name are verified against the CA file, or the built-in roots without one.
+    Required,
+    /// TLS against eavesdropping only: nothing is verified.
+    Insecure,
+}
+
+/// How to open a store, beside its address.
+#[derive(Clone)]
+pub struct Options {
+    /// Every call ends within it.
+    pub deadline: Duration,
+    /// Of the database account; it takes the place of one in the address.
+    pub password: Option<String>,
+    /// For [`mysql`].
+    pub tls: TlsMode,
+    /// Certificates in PEM form that [`TlsMode::Required`] trusts, instead of the built-in roots.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { deadline: Duration::from_secs(20), password: None, tls: TlsMode::default(), ca_file: None }
+    }
+}
+
+/// Opens a store by its address, `sqlite:PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`, and brings its schema
+/// up to date.
+///
+/// # Errors
+/// `Setting` for another address, `Schema` for a database that is not Mailcell's or newer, `Unavailable` otherwise.
+pub async fn open(url: &str, options: &Options) -> Result<Arc<dyn MailStore>> {
+    if let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+        return Ok(Arc::new(sqlite::open(path, options.deadline).await?));
+    }
+    // Not the address itself: it may hold a password.
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    Err(StoreError::Setting(format!("a database address is sqlite:PATH or mysql://USER@HOST/DATABASE, not {scheme:?}")))
+}
 
 /// When the author wrote a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +132,14 @@ pub struct MessageSummary {
     pub received_at: Timestamp,
 }
 
+impl MessageSummary {
+    /// The message, with its octets.
+    fn with_octets(self, headers: Vec<u8>, body: Vec<u8>, trace: Vec<u8>) -> Message {
+        let MessageSummary { id, mail_from, rcpt_to, subject, date, received_at, .. } = self;
+        Message { id, mail_from, rcpt_to, subject, date, headers, body, trace, received_at }
+    }
+}
+
 /// Which messages to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MessageFilter {
@@ -100,6 +160,13 @@ pub struct Credentials {
     pub password: String,
     /// SCRAM-SHA-256 material: salt, iterations, StoredKey and ServerKey in one text.
     pub scram: String,
+}
+
+impl Credentials {
+    fn from_columns(password: Option<String>, scram: Option<String>) -> Option<Self> {
+        (password.is_some() || scram.is_some())
+            .then(|| Credentials { password: password.unwrap_or_default(), scram: scram.unwrap_or_default() })
+    }
 }
 
 /// A user. Names are in ASCII lower case, the local part quoted only if it must be.
@@ -164,4 +231,20 @@ pub trait MailStore: Send + Sync + 'static {
 
     /// Finishes what is queued and lets go of the database.
     async fn close(&self);
+}
+
+/// A message to store, with a body.
+#[cfg(test)]
+fn sample(body: &[u8]) -> Message {
+    Message {
+        id: Uuid::now_v7(),
+        mail_from: "Alice@Client.test".into(),
+        rcpt_to: vec!["Bob@mx.test".into(), "carol@mx.test".into()],
+        subject: Some("Grüße".into()),
+        date: MessageDate { at: Timestamp::constant(1_700_000_000, 0), zone_minutes: -330 },
+        headers: b"Subject: Gr\xfc\xdfe\r\n\r\n".to_vec(),
+        body: body.to_vec(),
+        trace: b"Return-Path: <Alice@Client.test>\r\n".to_vec(),
+        received_at: Timestamp::constant(1_700_000_001, 123_456_000),
+    }
 }

@@ -3,6 +3,7 @@
 
 pub mod batch;
 mod columns;
+pub mod mysql;
 pub mod schema;
 pub mod sqlite;
 
@@ -75,6 +76,11 @@ impl Default for Options {
 pub async fn open(url: &str, options: &Options) -> Result<Arc<dyn MailStore>> {
     if let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
         return Ok(Arc::new(sqlite::open(path, options.deadline).await?));
+    }
+    if url.starts_with("mysql://") {
+        let Options { deadline, password, tls, ca_file } = options.clone();
+        let options = mysql::MysqlOptions { url: url.to_owned(), password, tls, ca_file, deadline };
+        return Ok(Arc::new(mysql::open(options).await?));
     }
     // Not the address itself: it may hold a password.
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);

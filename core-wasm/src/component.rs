@@ -36,9 +36,7 @@ impl wit::Guest for Component {
 
     fn on_reply(reply: wit::Reply) -> wit::Step {
         let reply = match reply {
-            wit::Reply::Mailboxes(page) => {
-                Reply::Mailboxes(MailboxPage { mailboxes: page.mailboxes, more: page.more })
-            }
+            wit::Reply::Mailboxes(page) => Reply::Mailboxes(MailboxPage { mailboxes: page.mailboxes, more: page.more }),
             wit::Reply::Stored(id) => Reply::Stored(id),
             wit::Reply::Unavailable => Reply::Unavailable,
             wit::Reply::OutOfSpace => Reply::OutOfSpace,

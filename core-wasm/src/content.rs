@@ -169,7 +169,9 @@ impl ContentReader {
 
     /// The subject, unfolded and decoded by RFC 2047.
     pub(crate) fn subject(&self) -> Option<String> {
+        // RFC 5322 2.2.3: unfolding removes a CRLF and nothing else.
         let mut raw = self.subject.clone()?;
+        raw.retain(|octet| !matches!(octet, b'\r' | b'\n'));
         raw.extend_from_slice(b"\r\n");
         Some(match MessageStream::new(&raw).parse_unstructured() {
             HeaderValue::Text(text) => text.into_owned(),
@@ -235,7 +237,7 @@ mod tests {
     #[test]
     fn subjects() {
         check("Subject: hi\r\n\r\nbody\r\n", Some("hi"), 15);
-        check("X: 1\r\nSUBJECT : a\r\n  b\r\n\tc\r\nSubject: no\r\n\r\n", Some("a b c"), 43);
+        check("X: 1\r\nSUBJECT : a\r\n  b\r\n\tc\r\nSubject: no\r\n\r\n", Some("a  b\tc"), 43);
         check("Subject:\r\n\r\n", Some(""), 12);
         check("Subject: =?utf-8?Q?caf=C3=A9?= =?iso-8859-1?B?6Q==?=\r\n\r\n", Some("caféé"), 56);
         check("Subject: =?iso-2022-jp?B?GyRCRnxLXBsoQg==?=\r\n\r\n", Some("日本"), 47);
@@ -265,14 +267,18 @@ mod tests {
 
     #[test]
     fn dates() {
-        let date = |value: &str| read(format!("Date: {value}\r\n\r\n").as_bytes(), 7).date().map(|d| (d.seconds, d.zone_minutes));
+        let date = |value: &str| {
+            read(format!("Date: {value}\r\n\r\n").as_bytes(), 7).date().map(|d| (d.seconds, d.zone_minutes))
+        };
         assert_eq!(date("Fri, 21 Nov 1997 09:55:06 -0600"), Some((880_127_706, -360)));
         assert_eq!(date("21 Nov 97 09:55:06 GMT"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600 (CST)"), Some((880_127_706, -360)));
         assert_eq!(date("Fri, 21 Nov 1997\r\n 09:55:06 EST"), Some((880_124_106, -300)));
         assert_eq!(date("Mon, 21 Nov 1997 09:55:06 +0000"), Some((880_106_106, 0)));
         assert_eq!(date("(a (nested \\) one)) 21 Nov 97 09:55:06 GMT"), Some((880_106_106, 0)));
-        for broken in ["", "yesterday", "Fri, 31 Feb 1997 09:55:06 +0000", "Fri, 21 Nov 1997 25:55:06 +0000", "1997-11-21"] {
+        for broken in
+            ["", "yesterday", "Fri, 31 Feb 1997 09:55:06 +0000", "Fri, 21 Nov 1997 25:55:06 +0000", "1997-11-21"]
+        {
             assert_eq!(date(broken), None, "{broken}");
         }
         assert_eq!(read(b"Date: broken\r\nDate: 21 Nov 97 09:55:06 GMT\r\n\r\n", 5).date(), None);

@@ -181,7 +181,11 @@ mod tests {
         for size in 1..=input.len() {
             let (got, got_faults, got_left) = read(input.as_bytes(), size);
             assert_eq!(String::from_utf8(got).unwrap(), message, "blocks of {size}");
-            assert_eq!((got_faults.long_line, got_faults.unclean), (faults.contains('l'), faults.contains('u')), "{size}");
+            assert_eq!(
+                (got_faults.long_line, got_faults.unclean),
+                (faults.contains('l'), faults.contains('u')),
+                "{size}"
+            );
             assert_eq!(got_left, left, "blocks of {size}");
         }
     }

@@ -88,7 +88,8 @@ fn is_value(text: &str) -> bool {
 
 /// RFC 1870 4: `size-value = 1*20DIGIT`. What has that form but does not fit 64 bits is too large, like any other size.
 fn check_size(value: Option<&str>, octets_max: u64) -> Result<(), Template> {
-    let digits = value.filter(|v| v.len() <= 20 && v.bytes().all(|b| b.is_ascii_digit())).ok_or(responses::BAD_PARAMETER)?;
+    let digits =
+        value.filter(|v| v.len() <= 20 && v.bytes().all(|b| b.is_ascii_digit())).ok_or(responses::BAD_PARAMETER)?;
     match digits.parse::<u64>() {
         Ok(octets) if octets <= octets_max => Ok(()),
         _ => Err(responses::MESSAGE_TOO_LARGE),
@@ -123,8 +124,23 @@ mod tests {
             assert_eq!(check(too_large), Err(responses::MESSAGE_TOO_LARGE), "{too_large}");
         }
         for bad in [
-            "SIZE=1", " SIZE", " SIZE=", " SIZE=-1", " SIZE=x", " SIZE=100000000000000000000", " SIZE=1 SIZE=2", " BODY=9BIT",
-            " BODY", "  SIZE=1", " SIZE=1  BODY=7BIT", " AUTH=a+2", " AUTH=a+2b", " AUTH", " -X=1", " =1", " BODY=7BIT=8",
+            "SIZE=1",
+            " SIZE",
+            " SIZE=",
+            " SIZE=-1",
+            " SIZE=x",
+            " SIZE=100000000000000000000",
+            " SIZE=1 SIZE=2",
+            " BODY=9BIT",
+            " BODY",
+            "  SIZE=1",
+            " SIZE=1  BODY=7BIT",
+            " AUTH=a+2",
+            " AUTH=a+2b",
+            " AUTH",
+            " -X=1",
+            " =1",
+            " BODY=7BIT=8",
         ] {
             assert_eq!(check(bad), Err(responses::BAD_PARAMETER), "{bad}");
         }

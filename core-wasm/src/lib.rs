@@ -45,4 +45,6 @@ mod step;
 mod component;
 
 pub use session::Session;
-pub use step::{DataStep, Date, EnhancedStatus, Event, MailboxPage, Message, Next, Order, Reply, Request, Response, Step};
+pub use step::{
+    DataStep, Date, EnhancedStatus, Event, MailboxPage, Message, Next, Order, Reply, Request, Response, Step,
+};

@@ -64,7 +64,10 @@ enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaiting {
     /// A list of mailboxes; whether a page of it has been sent.
-    Lookup { verb: Verb, begun: bool },
+    Lookup {
+        verb: Verb,
+        begun: bool,
+    },
     Store,
 }
 
@@ -284,7 +287,9 @@ impl Session {
         }
         let request = match verb {
             Verb::Vrfy => user_named(argument),
-            _ => address::is_local_part(argument).then(|| Request::ExpandGroup { name: address::lookup_name(argument) }),
+            _ => {
+                address::is_local_part(argument).then(|| Request::ExpandGroup { name: address::lookup_name(argument) })
+            }
         };
         // What is no name cannot be the name of anyone.
         let request = request.ok_or_else(|| not_found(verb))?;

@@ -34,7 +34,8 @@ impl Settings {
             name: get("name").unwrap_or("localhost").to_owned(),
             message_octets_max: number("message-octets-max", limits::MESSAGE_OCTETS_MAX),
             header_octets_max: number("header-octets-max", limits::HEADER_OCTETS_MAX),
-            recipients_max: number("recipients-max", limits::RECIPIENTS_MAX as u64).min(limits::RECIPIENTS_MAX as u64) as usize,
+            recipients_max: number("recipients-max", limits::RECIPIENTS_MAX as u64).min(limits::RECIPIENTS_MAX as u64)
+                as usize,
             errors_max: number("errors-max", limits::ERRORS_MAX.into()).min(u32::MAX.into()) as u32,
             lookup: choice("lookup", get("lookup").unwrap_or("on"), "on", "off"),
             keep_bare_newlines: choice("bare-newlines", get("bare-newlines").unwrap_or("refuse"), "keep", "refuse"),

@@ -1,1 +1,5 @@
-fn main(){}
+//! The `mailcell` program.
+
+fn main() -> std::process::ExitCode {
+    mailcell::cli::main()
+}

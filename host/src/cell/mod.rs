@@ -1,0 +1,17 @@
+//! Cells: a protocol core from bytes to an answer. Only these files know wasmtime, and they trust nothing that a core
+//! returns.
+
+mod bindings;
+mod engine;
+mod generation;
+mod instance;
+pub mod limits;
+mod step;
+
+pub use engine::Engine;
+pub use generation::{CoreError, Generation, read_component};
+pub use instance::{Cell, Fault};
+pub use step::{Effects, Event, MailboxPage, Message, Next, Order, Reply, Request};
+
+/// The component that `core-wasm` was built into with this server.
+pub const DEFAULT_CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mailcell-core.wasm"));

@@ -1,0 +1,284 @@
+//! A step as a core returned it, checked: what passes here is carried out, all of it or nothing.
+
+use super::bindings::exports::mailcell::smtp::session as wit;
+use super::limits;
+
+pub use super::bindings::exports::mailcell::smtp::session::Event;
+pub use super::bindings::mailcell::smtp::mail_store::{MailboxPage, Message, Reply};
+
+/// What a core asks and waits for.
+#[derive(Debug)]
+pub enum Request {
+    /// The mailboxes of a user.
+    FindUser {
+        /// In ASCII lower case.
+        local_part: String,
+        /// In ASCII lower case; every domain if none is given.
+        domain: Option<String>,
+    },
+    /// The mailboxes of a mailing group.
+    ExpandGroup {
+        /// In ASCII lower case.
+        name: String,
+    },
+    /// The page behind the one last given.
+    NextPage,
+    /// Make durable what was appended.
+    StoreMessage(Message),
+}
+
+/// What a core tells the host to do without an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Add octets to the message.
+    Append(Vec<u8>),
+    /// Forget what was appended.
+    Discard,
+}
+
+/// What happens next.
+#[derive(Debug)]
+pub enum Next {
+    /// One line.
+    ReadLine {
+        /// Its most octets, CRLF counted.
+        octets_max: usize,
+        /// Whether logs must mask it.
+        secret: bool,
+    },
+    /// A block of message data.
+    ReadData,
+    /// The reply to this request.
+    AwaitReply(Request),
+    /// The end.
+    Close,
+}
+
+/// A step that was checked.
+#[derive(Debug)]
+pub struct Effects {
+    /// Lines for the client as they go over the wire.
+    pub output: Vec<u8>,
+    /// The code of the last line, if there is one.
+    pub code: Option<u16>,
+    /// In order.
+    pub orders: Vec<Order>,
+    /// What happens next.
+    pub next: Next,
+}
+
+/// What a core queued through its imports during one call.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) orders: Vec<Order>,
+    pub(super) requests: Vec<Request>,
+}
+
+/// What must hold from one step of a session to the next.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    /// The code of a multi-line response that is still open.
+    open_response: Option<u16>,
+    /// Octets of message data handed to the core since it began to read data.
+    offered: u64,
+    /// Octets that it appended of them.
+    appended: u64,
+}
+
+type Checked<T> = Result<T, &'static str>;
+
+impl Checker {
+    pub(super) fn offer(&mut self, octets: usize) {
+        self.offered += octets as u64;
+    }
+
+    /// Checks a step; an error says what is wrong with it.
+    pub(super) fn check(&mut self, step: wit::Step, queue: Queue) -> Checked<Effects> {
+        let mut output = Vec::new();
+        if step.responses.len() > limits::RESPONSES_MAX {
+            return Err("too many responses");
+        }
+        for response in &step.responses {
+            self.write_response(response, &mut output)?;
+        }
+        let code = step.responses.last().map(|response| response.code);
+        if code == Some(421) && !matches!(step.next, wit::Next::Close) {
+            return Err("a 421 that does not close");
+        }
+        self.check_orders(&queue.orders)?;
+        let mut requests = queue.requests.into_iter();
+        let next = match (step.next, requests.next(), requests.next()) {
+            (wit::Next::AwaitReply, Some(request), None) => Next::AwaitReply(self.check_request(request)?),
+            (wit::Next::ReadLine(line), None, None) => {
+                if line.octets_max < 3 || line.octets_max > limits::LINE_OCTETS_MAX {
+                    return Err("a line limit out of bounds");
+                }
+                Next::ReadLine { octets_max: line.octets_max as usize, secret: line.secret }
+            }
+            (wit::Next::ReadData, None, None) => Next::ReadData,
+            (wit::Next::Close, None, None) => Next::Close,
+            (wit::Next::AwaitReply, None, _) => return Err("waiting for a reply without a request"),
+            (_, Some(_), _) => return Err("a request out of turn"),
+            (_, None, Some(_)) => unreachable!("a second request follows a first one"),
+        };
+        if self.open_response.is_some() && !matches!(next, Next::AwaitReply(_)) {
+            return Err("a response without its last line");
+        }
+        if !matches!(next, Next::ReadData) {
+            self.offered = 0;
+        }
+        Ok(Effects { output, code, orders: queue.orders, next })
+    }
+
+    fn write_response(&mut self, response: &wit::Response, output: &mut Vec<u8>) -> Checked<()> {
+        let code = response.code;
+        if !(200..=599).contains(&code) {
+            return Err("a response code out of bounds");
+        }
+        if self.open_response.is_some_and(|open| open != code) {
+            return Err("a response with two codes");
+        }
+        self.open_response = response.more.then_some(code);
+        if !response.text.bytes().all(|octet| (0x20..0x7f).contains(&octet)) {
+            return Err("a response that is not printable ASCII");
+        }
+        let start = output.len();
+        output.extend_from_slice(&digits(code));
+        output.push(if response.more { b'-' } else { b' ' });
+        if let Some(status) = &response.enhanced {
+            if u16::from(status.class) != code / 100 || status.subject > 999 || status.detail > 999 {
+                return Err("an enhanced status code that does not fit");
+            }
+            output.extend_from_slice(format!("{}.{}.{} ", status.class, status.subject, status.detail).as_bytes());
+        }
+        output.extend_from_slice(response.text.as_bytes());
+        output.extend_from_slice(b"\r\n");
+        match output.len() - start > limits::RESPONSE_OCTETS_MAX {
+            true => Err("a response line that is too long"),
+            false => Ok(()),
+        }
+    }
+
+    fn check_orders(&mut self, orders: &[Order]) -> Checked<()> {
+        if orders.len() > limits::ORDERS_MAX {
+            return Err("too many orders");
+        }
+        for order in orders {
+            match order {
+                Order::Append(octets) => self.appended += octets.len() as u64,
+                Order::Discard => self.appended = 0,
+            }
+        }
+        match self.appended > self.offered + limits::CARRIED_OCTETS_MAX {
+            true => Err("more appended than offered"),
+            false => Ok(()),
+        }
+    }
+
+    fn check_request(&mut self, request: Request) -> Checked<Request> {
+        match &request {
+            Request::StoreMessage(message) => {
+                if message.octets != self.appended || message.header_octets > message.octets {
+                    return Err("a message of another length than was appended");
+                }
+                self.appended = 0;
+                check_message(message)?;
+            }
+            Request::FindUser { local_part, domain } => {
+                check_name(local_part)?;
+                domain.iter().try_for_each(|domain| check_name(domain))?;
+            }
+            Request::ExpandGroup { name } => check_name(name)?,
+            Request::NextPage => {}
+        }
+        Ok(request)
+    }
+}
+
+fn digits(code: u16) -> [u8; 3] {
+    [code / 100, code / 10 % 10, code % 10].map(|digit| b'0' + digit as u8)
+}
+
+fn check_message(message: &Message) -> Checked<()> {
+    if message.rcpt_to.is_empty() || message.rcpt_to.len() > limits::RECIPIENTS_MAX {
+        return Err("a message with no or too many recipients");
+    }
+    let names = [&message.mail_from, &message.client_name, &message.protocol];
+    names.into_iter().chain(&message.rcpt_to).try_for_each(|name| check_name(name))?;
+    if message.subject.as_ref().is_some_and(|subject| subject.len() > limits::SUBJECT_OCTETS_MAX) {
+        return Err("a subject that is too long");
+    }
+    match &message.date {
+        Some(date) if date.zone_minutes.abs() >= 24 * 60 => Err("a date that is none"),
+        Some(date) if jiff::Timestamp::from_second(date.seconds).is_err() => Err("a date that is none"),
+        _ => Ok(()),
+    }
+}
+
+/// What goes into trace lines and statements must not bring a line end along.
+fn check_name(name: &str) -> Checked<()> {
+    match name.len() <= limits::NAME_OCTETS_MAX && name.chars().all(|c| !c.is_control()) {
+        true => Ok(()),
+        false => Err("a name that is too long or holds a control character"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(code: u16, text: &str, more: bool, next: wit::Next) -> wit::Step {
+        wit::Step { responses: vec![wit::Response { code, enhanced: None, text: text.to_owned(), more }], next }
+    }
+
+    fn line() -> wit::Next {
+        wit::Next::ReadLine(wit::LineLimits { octets_max: 512, secret: false })
+    }
+
+    #[track_caller]
+    fn check(step: wit::Step, queue: Queue, expected: Result<&str, &str>) {
+        let got = Checker::default().check(step, queue).map(|effects| String::from_utf8(effects.output).unwrap());
+        assert_eq!(got.as_deref().map_err(|error| *error), expected);
+    }
+
+    #[test]
+    fn a_good_step_passes() {
+        check(step(250, "Ok", false, line()), Queue::default(), Ok("250 Ok\r\n"));
+    }
+
+    #[test]
+    fn bad_responses_are_refused() {
+        let close = || wit::Next::Close;
+        check(step(999, "", false, close()), Queue::default(), Err("a response code out of bounds"));
+        check(step(199, "", false, close()), Queue::default(), Err("a response code out of bounds"));
+        check(step(250, "a\r\nb", false, close()), Queue::default(), Err("a response that is not printable ASCII"));
+        check(step(250, &"x".repeat(507), false, close()), Queue::default(), Err("a response line that is too long"));
+        check(step(250, "a", true, line()), Queue::default(), Err("a response without its last line"));
+        check(step(421, "a", false, line()), Queue::default(), Err("a 421 that does not close"));
+        let million = vec![wit::Response { code: 250, enhanced: None, text: String::new(), more: true }; 257];
+        check(wit::Step { responses: million, next: close() }, Queue::default(), Err("too many responses"));
+    }
+
+    #[test]
+    fn requests_out_of_turn_are_refused() {
+        let queue = || Queue { requests: vec![Request::NextPage], ..Queue::default() };
+        check(step(250, "a", false, line()), queue(), Err("a request out of turn"));
+        check(
+            step(250, "a", false, wit::Next::AwaitReply),
+            Queue::default(),
+            Err("waiting for a reply without a request"),
+        );
+        let two = Queue { requests: vec![Request::NextPage, Request::NextPage], ..Queue::default() };
+        check(step(250, "a", false, wit::Next::AwaitReply), two, Err("a request out of turn"));
+    }
+
+    #[test]
+    fn more_appended_than_offered_is_refused() {
+        let mut checker = Checker::default();
+        checker.offer(10);
+        let queue = |octets| Queue { orders: vec![Order::Append(vec![0; octets])], ..Queue::default() };
+        let reading = || wit::Step { responses: Vec::new(), next: wit::Next::ReadData };
+        assert!(checker.check(reading(), queue(10)).is_ok());
+        assert_eq!(checker.check(reading(), queue(65)).err(), Some("more appended than offered"));
+    }
+}

@@ -1,0 +1,111 @@
+//! Flags and environment variables, made from the table of settings.
+
+use super::output;
+use crate::config::{self, Group, SETTINGS, Setting, Settings};
+use crate::store::{self, MailStore};
+use anyhow::Context;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What was given for the settings of a command: all of them with `SERVER`, else those of the database.
+#[derive(Debug)]
+pub(super) struct SettingArgs<const SERVER: bool> {
+    file: Option<PathBuf>,
+    given: Vec<(&'static str, Vec<String>, ValueSource)>,
+}
+
+/// The settings of commands that open the database.
+pub(super) type DatabaseArgs = SettingArgs<false>;
+/// The settings of the server.
+pub(super) type ServerArgs = SettingArgs<true>;
+
+impl<const SERVER: bool> SettingArgs<SERVER> {
+    /// Defaults, file, environment and flags in one.
+    pub(super) fn load(&self) -> anyhow::Result<Settings> {
+        let mut settings = Settings::default();
+        if let Some(file) = &self.file {
+            settings.read_file(file)?;
+        }
+        for (name, values, source) in &self.given {
+            let shown = match source {
+                ValueSource::EnvVariable => config::variable(name),
+                _ => format!("--{name}"),
+            };
+            let setting =
+                settings_of(SERVER).find(|setting| setting.name == *name).expect("it was read from the table");
+            settings.set(setting, values, &shown)?;
+        }
+        Ok(settings)
+    }
+
+    /// Opens the database.
+    pub(super) async fn open_store(&self) -> anyhow::Result<Arc<dyn MailStore>> {
+        open_store(&self.load()?).await
+    }
+}
+
+/// Opens the database of a configuration.
+pub(super) async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn MailStore>> {
+    let options = store::Options {
+        deadline: settings.database_deadline,
+        password: settings.database_password()?,
+        tls: settings.database_tls,
+        ca_file: settings.database_ca_file.clone(),
+    };
+    let shown = output::without_password(&settings.database);
+    store::open(&settings.database, &options).await.with_context(|| shown)
+}
+
+fn settings_of(server: bool) -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(move |setting| server || setting.group == Group::Database)
+}
+
+fn help(setting: &Setting) -> String {
+    let help = setting.help.trim_end_matches('.');
+    match setting.default.trim_matches(['[', ']', '"']) {
+        "" => help.to_owned(),
+        default => format!("{help} [default: {default}]"),
+    }
+}
+
+impl<const SERVER: bool> clap::Args for SettingArgs<SERVER> {
+    fn augment_args(command: Command) -> Command {
+        let file = Arg::new("config")
+            .long("config")
+            .env("MAILCELL_CONFIG")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("A configuration file in TOML: see `mailcell config show`")
+            .hide_env(true);
+        settings_of(SERVER).fold(command.arg(file), |command, setting| {
+            let arg = Arg::new(setting.name)
+                .long(setting.name)
+                .env(config::variable(setting.name))
+                .hide_env(true)
+                .value_name(setting.value)
+                .help(help(setting));
+            command.arg(if setting.is_list { arg.action(ArgAction::Append).value_delimiter(',') } else { arg })
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const SERVER: bool> FromArgMatches for SettingArgs<SERVER> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = settings_of(SERVER).filter_map(|setting| {
+            let values = matches.get_many::<String>(setting.name)?.cloned().collect();
+            Some((setting.name, values, matches.value_source(setting.name)?))
+        });
+        Ok(SettingArgs { file: matches.get_one::<PathBuf>("config").cloned(), given: given.collect() })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

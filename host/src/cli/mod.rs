@@ -1,0 +1,92 @@
+//! The command line: one file a subcommand.
+
+mod args;
+mod config;
+mod core;
+mod group;
+mod message;
+mod output;
+mod schema;
+mod serve;
+mod user;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Receives mail over SMTP into a database. The protocol is a WebAssembly component that can be replaced.
+#[derive(Debug, Parser)]
+#[command(name = "mailcell", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mailcell serve
+  mailcell serve --listen 0.0.0.0:25 --name mx.example.org --database mysql://mail@db.example.org/mail
+  mailcell user add bob@example.org --group staff
+  mailcell message list --to bob@example.org --limit 10
+  mailcell message show --raw 019a0f5e-7d3c-7b1e-9c55-2f6f3c1d4a7b
+
+Every setting is a flag, an environment variable (MAILCELL_ and the flag in capitals) and a key of the configuration file:
+see `mailcell config show`. Exit codes: 0 done, 1 not done, 2 the command line is wrong.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receive mail until told to stop (SIGTERM or SIGINT).
+    Serve(serve::Args),
+    /// Who is here: what VRFY finds, and whom EXPN lists.
+    #[command(subcommand)]
+    User(user::Command),
+    /// Mailing groups. A group exists while it has members: see `user add --group`.
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Read, export and remove stored messages.
+    #[command(subcommand)]
+    Message(message::Command),
+    /// Protocol cores.
+    #[command(subcommand)]
+    Core(core::Command),
+    /// Configuration files.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// The database's tables.
+    #[command(subcommand)]
+    Schema(schema::Command),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::from(error).context("cannot start")),
+    };
+    let done = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::User(command) => user::run(command).await,
+            Command::Group(command) => group::run(command).await,
+            Command::Message(command) => message::run(command).await,
+            Command::Core(command) => core::run(command),
+            Command::Config(command) => config::run(command),
+            Command::Schema(command) => schema::run(command).await,
+        }
+    });
+    // A thread that waits for a frozen database must not keep the program.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// One clear line, and no backtrace.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if output::is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("mailcell: {}", format!("{error:#}").trim_end().replace('\n', " "));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,49 @@
+//! `mailcell serve`
+
+use super::args::{ServerArgs, open_store};
+use crate::config::Settings;
+use crate::server::{self, Server};
+use std::io::IsTerminal;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::filter::LevelFilter;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  mailcell serve
+  mailcell serve --config /etc/mailcell.toml
+  mailcell serve --listen 127.0.0.1:2525 --listen [::1]:2525 --database sqlite:/var/lib/mailcell/mail.db
+  MAILCELL_DATABASE_PASSWORD=... mailcell serve --database mysql://mail@127.0.0.1/mail")]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: ServerArgs,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let settings = args.settings.load()?;
+    start_log(&settings);
+    // Before anything is taken, so that a signal that comes early is not lost.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let store = open_store(&settings).await?;
+    let core = server::load_core(&settings)?;
+    let server = Server::bind(settings, store, core).await?;
+    let stop = async {
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(signal, "told to stop");
+    };
+    server.run(stop).await;
+    Ok(())
+}
+
+fn start_log(settings: &Settings) {
+    let log = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::from_level(settings.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    if settings.log_json { log.json().init() } else { log.init() }
+}

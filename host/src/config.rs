@@ -1,0 +1,424 @@
+//! The configuration. Every setting is one row of [`SETTINGS`]: its key in the file is its flag without the hyphens in
+//! front, and its environment variable is that name in capitals behind `MAILCELL_`.
+//!
+//! A flag wins over the environment, the environment over the file, the file over the default.
+
+use crate::store::TlsMode;
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+use mailcell_core::{address, limits};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+use toml::de::{DeTable, DeValue};
+
+/// Where a value comes from decides how an error names it; what is wrong with it, the row says.
+type Set = fn(&mut Settings, &[String]) -> Result<(), &'static str>;
+
+/// Which commands take a setting as a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// The server.
+    Server,
+    /// Whatever opens the database.
+    Database,
+}
+
+/// A row of the table.
+pub struct Setting {
+    /// The key, and the flag.
+    pub name: &'static str,
+    /// What a value looks like.
+    pub value: &'static str,
+    /// As it would be written in the file.
+    pub default: &'static str,
+    /// Who takes it.
+    pub group: Group,
+    /// One sentence, or two.
+    pub help: &'static str,
+    /// Whether it may be given several times.
+    pub is_list: bool,
+    set: Set,
+}
+
+macro_rules! settings {
+    ($($group:ident $name:literal $value:literal $default:literal $help:literal
+       |$settings:ident, $text:pat_param| $set:expr;)*) => {
+        /// All settings, in the order of the file.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            name: $name, value: $value, default: $default, group: Group::$group, help: $help,
+            is_list: settings!(@is_list $default),
+            set: |$settings, values| { let $text = values; $set; Ok(()) },
+        }),*];
+    };
+    (@is_list $default:literal) => { $default.as_bytes()[0] == b'[' };
+}
+
+settings! {
+    Server "listen" "ADDRESS" "[\"127.0.0.1:2525\"]"
+        "Addresses to receive mail on. Beyond loopback, whoever reaches one may leave mail for any recipient."
+        |s, texts| s.listen = texts.iter().map(|text| parse(text, "expected an address and a port such as 127.0.0.1:2525")).collect::<Result<_, _>>()?;
+    Server "name" "DOMAIN" "\"\""
+        "The server's name in its greeting and its trace lines; empty for the machine's."
+        |s, texts| s.name = name(one(texts)?)?;
+    Server "core" "FILE" "\"\""
+        "The protocol core, a WebAssembly component; empty for the one that the server carries."
+        |s, texts| s.core = path(one(texts)?);
+    Database "database" "URL" "\"sqlite:mailcell.db\""
+        "Where mail is kept: sqlite:PATH or mysql://USER@HOST[:PORT]/NAME."
+        |s, texts| s.database = one(texts)?.to_owned();
+    Database "database-password-file" "FILE" "\"\""
+        "A file that holds the database's password, if MAILCELL_DATABASE_PASSWORD does not."
+        |s, texts| s.database_password_file = path(one(texts)?);
+    Database "database-tls" "MODE" "\"disabled\""
+        "TLS to a mysql: database: disabled, required (certificate and name are verified), or insecure (encrypted, not verified)."
+        |s, texts| s.database_tls = match one(texts)? {
+            "disabled" => TlsMode::Disabled,
+            "required" => TlsMode::Required,
+            "insecure" => TlsMode::Insecure,
+            _ => return Err("expected disabled, required or insecure"),
+        };
+    Database "database-ca-file" "FILE" "\"\""
+        "The certificate authority that the database's certificate must come from, as PEM; empty for the public ones."
+        |s, texts| s.database_ca_file = path(one(texts)?);
+    Database "database-deadline" "DURATION" "\"20s\""
+        "How long a client waits for the database before it gets a 421."
+        |s, texts| s.database_deadline = duration(one(texts)?)?;
+    Server "message-size" "SIZE" "\"25MiB\""
+        "The largest message; less when the database takes less."
+        |s, texts| s.message_size = size(one(texts)?)?;
+    Server "header-size" "SIZE" "\"256KiB\""
+        "The largest header section of a message."
+        |s, texts| s.header_size = size(one(texts)?)?;
+    Server "recipients" "COUNT" "100"
+        "Recipients of one message, at most 100."
+        |s, texts| s.recipients = count(one(texts)?, limits::RECIPIENTS_MAX as u64, "expected a number from 1 to 100")? as u32;
+    Server "lookup" "on|off" "\"on\""
+        "Whether VRFY and EXPN are answered."
+        |s, texts| s.lookup = choice(one(texts)?, "on", "off", "expected on or off")?;
+    Server "bare-newlines" "refuse|keep" "\"refuse\""
+        "What becomes of a message with a bare CR, a bare LF or a NUL: it is refused, or stored as it came."
+        |s, texts| s.keep_bare_newlines = choice(one(texts)?, "keep", "refuse", "expected refuse or keep")?;
+    Server "errors" "COUNT" "20"
+        "The error that ends a session."
+        |s, texts| s.errors = count(one(texts)?, u32::MAX.into(), "expected a number from 1")? as u32;
+    Server "idle-timeout" "DURATION" "\"10m\""
+        "How long a session may go without a complete command or enough message data."
+        |s, texts| s.idle_timeout = duration(one(texts)?)?;
+    Server "session-age" "DURATION" "\"1h\""
+        "How long a session may last."
+        |s, texts| s.session_age = duration(one(texts)?)?;
+    Server "data-rate" "OCTETS" "500"
+        "Message data keeps a session from being idle at so many octets a second, over a minute."
+        |s, texts| s.data_rate = count(one(texts)?, u32::MAX.into(), "expected a number of octets from 1")?;
+    Server "write-timeout" "DURATION" "\"1m\""
+        "How long a client may take to read what it is sent."
+        |s, texts| s.write_timeout = duration(one(texts)?)?;
+    Server "connections" "COUNT" "10000"
+        "Connections at once; less when descriptors or memory mappings do not allow it."
+        |s, texts| s.connections = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
+    Server "network-connections" "COUNT" "100"
+        "Connections at once from one client network: an IPv4 address or an IPv6 /64. Loopback is excepted."
+        |s, texts| s.network_connections = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
+    Server "message-memory" "SIZE" "\"256KiB\""
+        "How much of an arriving message is held in memory; more goes to a spool file."
+        |s, texts| s.message_memory = size(one(texts)?)? as usize;
+    Server "spool-size" "SIZE" "\"1GiB\""
+        "All spool files together; beyond that messages get a 452."
+        |s, texts| s.spool_size = size(one(texts)?)?;
+    Server "spool-directory" "DIRECTORY" "\"\""
+        "Where spool files are made, which have no name; empty for the system's temporary directory."
+        |s, texts| s.spool_directory = path(one(texts)?).unwrap_or_else(std::env::temp_dir);
+    Server "store-memory" "SIZE" "\"256MiB\""
+        "Memory for messages on their way into the database, all together."
+        |s, texts| s.store_memory = size(one(texts)?)?;
+    Server "drain-timeout" "DURATION" "\"30s\""
+        "How long a session may take to end its command when the server is stopped."
+        |s, texts| s.drain_timeout = duration(one(texts)?)?;
+    Server "log" "LEVEL" "\"info\""
+        "What is logged: error, warn, info, debug or trace."
+        |s, texts| s.log = parse(one(texts)?, "expected error, warn, info, debug or trace")?;
+    Server "log-format" "text|json" "\"text\""
+        "Lines for people, or JSON objects."
+        |s, texts| s.log_json = choice(one(texts)?, "json", "text", "expected text or json")?;
+}
+
+/// A configuration that was checked.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the table says it")]
+pub struct Settings {
+    pub listen: Vec<SocketAddr>,
+    pub name: String,
+    pub core: Option<PathBuf>,
+    pub database: String,
+    pub database_password_file: Option<PathBuf>,
+    pub database_tls: TlsMode,
+    pub database_ca_file: Option<PathBuf>,
+    pub database_deadline: Duration,
+    pub message_size: u64,
+    pub header_size: u64,
+    pub recipients: u32,
+    pub lookup: bool,
+    pub keep_bare_newlines: bool,
+    pub errors: u32,
+    pub idle_timeout: Duration,
+    pub session_age: Duration,
+    pub data_rate: u64,
+    pub write_timeout: Duration,
+    pub connections: u32,
+    pub network_connections: u32,
+    pub message_memory: usize,
+    pub spool_size: u64,
+    pub spool_directory: PathBuf,
+    pub store_memory: u64,
+    pub drain_timeout: Duration,
+    pub log: tracing::Level,
+    pub log_json: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let mut settings = Settings::empty();
+        let file = default_file();
+        settings.apply_file(&file, "the default configuration").expect("the table's defaults are good");
+        settings
+    }
+}
+
+impl Settings {
+    /// What the table fills in.
+    fn empty() -> Settings {
+        Settings {
+            listen: Vec::new(),
+            name: String::new(),
+            core: None,
+            database: String::new(),
+            database_password_file: None,
+            database_tls: TlsMode::Disabled,
+            database_ca_file: None,
+            database_deadline: Duration::ZERO,
+            message_size: 0,
+            header_size: 0,
+            recipients: 0,
+            lookup: false,
+            keep_bare_newlines: false,
+            errors: 0,
+            idle_timeout: Duration::ZERO,
+            session_age: Duration::ZERO,
+            data_rate: 0,
+            write_timeout: Duration::ZERO,
+            connections: 0,
+            network_connections: 0,
+            message_memory: 0,
+            spool_size: 0,
+            spool_directory: PathBuf::new(),
+            store_memory: 0,
+            drain_timeout: Duration::ZERO,
+            log: tracing::Level::INFO,
+            log_json: false,
+        }
+    }
+
+    /// Reads a file over what is set.
+    ///
+    /// # Errors
+    /// One line with the file's name, and the line and what was expected when it can be read.
+    pub fn read_file(&mut self, path: &Path) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
+        self.apply_file(&text, &path.display().to_string())
+    }
+
+    fn apply_file(&mut self, text: &str, file: &str) -> anyhow::Result<()> {
+        let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+        let table = DeTable::parse(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            anyhow::anyhow!("{file}:{}: {}", line(at), error.message().replace('\n', ", "))
+        })?;
+        let mut entries: Vec<_> = table.get_ref().iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
+            let at = line(key.span().start);
+            let values = texts(value.get_ref()).ok_or_else(|| {
+                anyhow::anyhow!("{file}:{at}: {}: expected a text, a number or a list of texts", key.get_ref())
+            })?;
+            let setting = find(key.get_ref()).map_err(|error| anyhow::anyhow!("{file}:{at}: {error}"))?;
+            self.set(setting, &values, &format!("{file}:{at}: {}", setting.name))?;
+        }
+        Ok(())
+    }
+
+    /// Sets one setting, which an error calls `shown`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn set(&mut self, setting: &Setting, values: &[String], shown: &str) -> anyhow::Result<()> {
+        (setting.set)(self, values).map_err(|expected| {
+            let found = values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
+            anyhow::anyhow!("{shown}: {expected}, found {found}")
+        })
+    }
+
+    /// What a core is told. The smaller of both sizes is what SIZE shows.
+    pub fn core_config(&self, database_octets_max: u64) -> Vec<(String, String)> {
+        let choose = |yes: bool, [on, off]: [&str; 2]| if yes { on } else { off }.to_owned();
+        [
+            ("name", self.name.clone()),
+            ("message-octets-max", self.message_size.min(database_octets_max).to_string()),
+            ("header-octets-max", self.header_size.to_string()),
+            ("recipients-max", self.recipients.to_string()),
+            ("errors-max", self.errors.to_string()),
+            ("lookup", choose(self.lookup, ["on", "off"])),
+            ("bare-newlines", choose(self.keep_bare_newlines, ["keep", "refuse"])),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
+    }
+
+    /// The database's password, from the environment or the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn database_password(&self) -> anyhow::Result<Option<String>> {
+        if let Ok(password) = std::env::var("MAILCELL_DATABASE_PASSWORD") {
+            return Ok(Some(password));
+        }
+        let Some(path) = &self.database_password_file else { return Ok(None) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
+        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+}
+
+/// The default configuration as a file with comments.
+pub fn default_file() -> String {
+    let mut file = String::from("# Mailcell's settings and their defaults.\n");
+    for setting in SETTINGS {
+        file += &format!("\n# {}\n{} = {}\n", setting.help, setting.name, setting.default);
+    }
+    file
+}
+
+/// The environment variable of a setting.
+pub fn variable(name: &str) -> String {
+    format!("MAILCELL_{}", name.to_uppercase().replace('-', "_"))
+}
+
+fn find(name: &str) -> anyhow::Result<&'static Setting> {
+    if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
+        return Ok(setting);
+    }
+    let near = SETTINGS.iter().find(|setting| is_near(setting.name, name));
+    let hint = near.map(|near| format!("; is it `{}`?", near.name)).unwrap_or_default();
+    anyhow::bail!("there is no setting `{name}`{hint}")
+}
+
+fn texts(value: &DeValue<'_>) -> Option<Vec<String>> {
+    match value {
+        DeValue::Array(values) => values.iter().map(|value| text(value.get_ref())).collect(),
+        value => Some(vec![text(value)?]),
+    }
+}
+
+fn text(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Whether a name was probably meant for another: one edit away, or with other separators.
+fn is_near(name: &str, other: &str) -> bool {
+    let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
+    let (name, other) = (plain(name), plain(other));
+    let common = name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let tail = name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
+    name.len().abs_diff(other.len()) <= 1 && common + tail + 1 >= name.len().max(other.len())
+}
+
+fn one(texts: &[String]) -> Result<&str, &'static str> {
+    match texts {
+        [text] => Ok(text),
+        _ => Err("expected one value"),
+    }
+}
+
+fn parse<T: FromStr>(text: &str, expected: &'static str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| expected)
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+fn choice(text: &str, yes: &str, no: &str, expected: &'static str) -> Result<bool, &'static str> {
+    if text == yes || text == no { Ok(text == yes) } else { Err(expected) }
+}
+
+fn count(text: &str, max: u64, expected: &'static str) -> Result<u64, &'static str> {
+    parse(text, expected).and_then(|count| if (1..=max).contains(&count) { Ok(count) } else { Err(expected) })
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let expected = "expected a duration such as 30s, 10m or 1h";
+    let duration = parse::<SignedDuration>(text, expected)?.unsigned_abs();
+    let day = Duration::from_secs(24 * 60 * 60);
+    if duration.is_zero() || duration > 365 * day || text.starts_with('-') { Err(expected) } else { Ok(duration) }
+}
+
+fn size(text: &str) -> Result<u64, &'static str> {
+    let expected = "expected a size such as 64KiB or 25MiB";
+    let size = parse::<ByteSize>(text, expected)?.as_u64();
+    if size == 0 || size > 1 << 40 { Err(expected) } else { Ok(size) }
+}
+
+/// A name that a greeting can hold. The machine's own is used only if it is one.
+fn name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        return Ok(if address::is_domain_or_literal(&machine) { machine } else { "localhost".to_owned() });
+    }
+    if address::is_domain_or_literal(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a domain such as mx.example.org")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Settings::default().apply_file(text, "m.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_table() {
+        let settings = Settings::default();
+        assert_eq!(settings.listen, ["127.0.0.1:2525".parse().unwrap()]);
+        assert_eq!(settings.idle_timeout, Duration::from_secs(600));
+        assert_eq!((settings.message_size, settings.spool_size), (25 << 20, 1 << 30));
+    }
+
+    #[test]
+    fn an_error_names_file_line_and_what_was_expected() {
+        assert_eq!(
+            error("\nidle-timeout = 10"),
+            "m.toml:2: idle-timeout: expected a duration such as 30s, 10m or 1h, found \"10\""
+        );
+        assert_eq!(error("a = 1"), "m.toml:1: there is no setting `a`");
+        assert_eq!(error("idle_timout = 1"), "m.toml:1: there is no setting `idle_timout`; is it `idle-timeout`?");
+        assert_eq!(error("listen = [1.5]"), "m.toml:1: listen: expected a text, a number or a list of texts");
+        assert_eq!(
+            error("listen = 'x'"),
+            "m.toml:1: listen: expected an address and a port such as 127.0.0.1:2525, found \"x\""
+        );
+        assert_eq!(error("recipients = 101"), "m.toml:1: recipients: expected a number from 1 to 100, found \"101\"");
+        assert_eq!(error("name = 'a b'"), "m.toml:1: name: expected a domain such as mx.example.org, found \"a b\"");
+        assert!(error("log = 'info'\nname =").starts_with("m.toml:2: "));
+        assert!(error("log = 'info'\nlog = 'info'").starts_with("m.toml:2: "));
+    }
+}

@@ -1,0 +1,182 @@
+//! What is counted so that it cannot run out: connections, in all and for each client network, and memory.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Descriptors for everything that is no connection: the database, spool files, listeners, refusals.
+const DESCRIPTORS_KEPT: u64 = 512;
+
+/// Memory mappings for everything that is no cell.
+const MAPPINGS_KEPT: u64 = 4_096;
+
+/// Memory mappings of one live cell.
+const CELL_MAPPINGS: u64 = 4;
+
+/// How many connections this process can have, and why it is fewer than wanted.
+pub fn connections_max(wanted: u32) -> (u32, Option<&'static str>) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.current < limit.maximum {
+        // What the administrator allows, the process may use; if not, the number below stays lower.
+        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    }
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok());
+    let by_descriptors = descriptors.map_or(u64::MAX, |count: u64| count.saturating_sub(DESCRIPTORS_KEPT));
+    let by_mappings = mappings.map_or(u64::MAX, |count: u64| count.saturating_sub(MAPPINGS_KEPT) / CELL_MAPPINGS);
+    match () {
+        () if u64::from(wanted) <= by_descriptors.min(by_mappings) => (wanted, None),
+        () if by_descriptors <= by_mappings => {
+            (by_descriptors.max(1) as u32, Some("too few file descriptors (ulimit -n)"))
+        }
+        () => (by_mappings.max(1) as u32, Some("too few memory mappings (vm.max_map_count)")),
+    }
+}
+
+/// Connections of each client network.
+type Networks = Arc<Mutex<HashMap<IpAddr, u32>>>;
+
+/// Permits to have a connection.
+pub struct Permits {
+    all: Arc<Semaphore>,
+    connections_max: u32,
+    network_connections_max: u32,
+    networks: Networks,
+}
+
+/// A permit, given back when it is dropped.
+pub struct Permit {
+    _one: OwnedSemaphorePermit,
+    network: Option<(IpAddr, Networks)>,
+}
+
+impl Permits {
+    /// So many in all, and so many for each client network.
+    pub fn new(connections_max: u32, network_connections_max: u32) -> Permits {
+        Permits {
+            all: Arc::new(Semaphore::new(connections_max as usize)),
+            connections_max,
+            network_connections_max,
+            networks: Arc::default(),
+        }
+    }
+
+    /// Takes a permit, or says why there is none. The loopback addresses count in all only.
+    pub fn take(&self, client: IpAddr) -> Result<Permit, &'static str> {
+        let one = self.all.clone().try_acquire_owned().map_err(|_| "Too many connections")?;
+        if client.is_loopback() {
+            return Ok(Permit { _one: one, network: None });
+        }
+        let network = network(client);
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = networks.entry(network).or_default();
+        if *count >= self.network_connections_max {
+            return Err("Too many connections from your network");
+        }
+        *count += 1;
+        Ok(Permit { _one: one, network: Some((network, self.networks.clone())) })
+    }
+
+    /// Permits that are out.
+    pub fn used(&self) -> usize {
+        (self.connections_max as usize).saturating_sub(self.all.available_permits())
+    }
+
+    /// Waits until all permits are back.
+    pub async fn all_returned(&self) {
+        // The semaphore is never closed.
+        let _ = self.all.acquire_many(self.connections_max).await;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let Some((network, networks)) = &self.network else { return };
+        let mut networks = networks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = networks.get_mut(network) {
+            *count -= 1;
+            if *count == 0 {
+                networks.remove(network);
+            }
+        }
+    }
+}
+
+/// What one client is likely to have for itself: an IPv4 address, an IPv6 network of 64 bits.
+fn network(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+/// A budget of memory.
+pub struct Memory {
+    blocks: Arc<Semaphore>,
+    blocks_max: u32,
+    deadline: Duration,
+}
+
+/// Memory that may be used until this is dropped.
+pub struct MemoryPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// Memory is counted in blocks of so many octets.
+const BLOCK_OCTETS: u64 = 4 << 10;
+
+impl Memory {
+    /// So many octets, for which nobody waits longer than `deadline`.
+    pub fn new(octets: u64, deadline: Duration) -> Memory {
+        let blocks_max = u32::try_from(octets.div_ceil(BLOCK_OCTETS)).unwrap_or(u32::MAX);
+        Memory { blocks: Arc::new(Semaphore::new(blocks_max as usize)), blocks_max, deadline }
+    }
+
+    /// Waits for so many octets, or for all there are if they are fewer; `None` when the time is up.
+    pub async fn reserve(&self, octets: u64) -> Option<MemoryPermit> {
+        let blocks = u32::try_from(octets.div_ceil(BLOCK_OCTETS)).unwrap_or(u32::MAX).min(self.blocks_max);
+        let permit = timeout(self.deadline, self.blocks.clone().acquire_many_owned(blocks)).await.ok()?;
+        permit.ok().map(MemoryPermit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_capped_in_all_and_for_each_network() {
+        let permits = Permits::new(4, 2);
+        let take = |address: &str| permits.take(address.parse().unwrap());
+        let one = take("192.0.2.1").unwrap();
+        let _two = take("192.0.2.1").unwrap();
+        assert_eq!(take("192.0.2.1").err(), Some("Too many connections from your network"));
+        let _three = take("192.0.2.2").unwrap();
+        drop(one);
+        let _four = take("192.0.2.1").unwrap();
+        let _five = take("127.0.0.1").unwrap();
+        assert_eq!(permits.used(), 4);
+        assert_eq!(take("127.0.0.1").err(), Some("Too many connections"));
+    }
+
+    #[test]
+    fn an_ipv6_network_has_64_bits_and_loopback_is_excepted() {
+        let permits = Permits::new(10, 1);
+        let take = |address: &str| permits.take(address.parse().unwrap());
+        let _one = take("2001:db8::1").unwrap();
+        assert!(take("2001:db8::2").is_err());
+        let _other = take("2001:db8:0:1::1").unwrap();
+        let _loopback = [take("::1").unwrap(), take("::1").unwrap()];
+    }
+
+    #[tokio::test]
+    async fn memory_is_waited_for_and_given_back() {
+        let memory = Memory::new(10 * BLOCK_OCTETS, Duration::from_millis(20));
+        let most = memory.reserve(9 * BLOCK_OCTETS).await.unwrap();
+        assert!(memory.reserve(2 * BLOCK_OCTETS).await.is_none());
+        drop(most);
+        assert!(memory.reserve(1000 * BLOCK_OCTETS).await.is_some());
+    }
+}

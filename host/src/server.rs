@@ -1,0 +1,232 @@
+//! The server: listeners, permits, and the end.
+
+use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
+use crate::config::Settings;
+use crate::connection;
+use crate::permits::{self, Memory, Permits};
+use crate::spool::Spool;
+use crate::store::MailStore;
+use anyhow::Context;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+/// How long a refused client may take to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Refusals under way at once; beyond them a connection is closed without a word.
+const REFUSALS_MAX: usize = 256;
+
+/// How long the server waits after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// After the drain deadline: for a 421 to be read, and for a commit that is under way.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// What all sessions share.
+pub struct Shared {
+    /// The configuration.
+    pub settings: Settings,
+    /// The core.
+    pub generation: Generation,
+    /// The database.
+    pub store: Arc<dyn MailStore>,
+    /// Where messages are while they arrive.
+    pub spool: Arc<Spool>,
+    /// Memory for messages that are being stored.
+    pub store_memory: Memory,
+    /// What has happened since the start.
+    pub counters: Counters,
+    /// Whether the server is stopping.
+    pub drain: Drain,
+}
+
+impl Shared {
+    /// What a core is told when a session opens.
+    pub fn core_config(&self) -> Vec<(String, String)> {
+        self.settings.core_config(self.store.message_octets_max())
+    }
+}
+
+/// What has happened since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that got a session.
+    pub sessions: AtomicU64,
+    /// Connections refused for want of a permit.
+    pub refused: AtomicU64,
+    /// Sessions lost to a trap.
+    pub traps: AtomicU64,
+    /// Sessions lost because the core returned what the host does not carry out.
+    pub refusals: AtomicU64,
+}
+
+/// The end of the server, as sessions see it: it begins, and some time later it is there.
+#[derive(Clone, Debug)]
+pub struct Drain(watch::Receiver<Option<Instant>>);
+
+impl Drain {
+    /// Whether it has begun.
+    pub fn is_on(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Waits until it begins.
+    pub async fn begins(&mut self) {
+        self.deadline().await;
+    }
+
+    /// Waits until its deadline is over.
+    pub async fn ends(&mut self) {
+        sleep_until(self.deadline().await).await;
+    }
+
+    async fn deadline(&mut self) -> Instant {
+        let deadline = self.0.wait_for(Option::is_some).await.ok().and_then(|deadline| *deadline);
+        match deadline {
+            Some(deadline) => deadline,
+            // Nobody is left who could begin it.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// A server that listens and does not accept yet.
+pub struct Server {
+    shared: Arc<Shared>,
+    listeners: Vec<TcpListener>,
+    permits: Permits,
+    drain: watch::Sender<Option<Instant>>,
+}
+
+impl Server {
+    /// Makes everything ready and binds the listeners.
+    ///
+    /// # Errors
+    /// One line that says which address cannot be had.
+    pub async fn bind(settings: Settings, store: Arc<dyn MailStore>, core: Generation) -> anyhow::Result<Server> {
+        let (connections_max, why) = permits::connections_max(settings.connections);
+        if let Some(why) = why {
+            warn!("{connections_max} connections at the most, not {}: {why}", settings.connections);
+        }
+        let mut listeners = Vec::new();
+        for address in &settings.listen {
+            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+            listeners.push(listener);
+        }
+        let (drain, draining) = watch::channel(None);
+        let shared = Shared {
+            generation: core,
+            spool: Spool::new(settings.spool_directory.clone(), settings.message_memory, settings.spool_size),
+            store_memory: Memory::new(settings.store_memory, settings.database_deadline),
+            counters: Counters::default(),
+            drain: Drain(draining),
+            store,
+            settings,
+        };
+        let permits = Permits::new(connections_max, shared.settings.network_connections);
+        Ok(Server { shared: Arc::new(shared), listeners, permits, drain })
+    }
+
+    /// The addresses that are listened on, with the ports that the system chose.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// What the sessions share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Serves until `stop` is ready; then sessions may finish their command, and are told 421.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let (shared, permits) = (self.shared, Arc::new(self.permits));
+        for address in self.listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+            info!(%address, name = shared.settings.name, core = &shared.generation.digest()[..12], "listening");
+        }
+        let mut acceptors = JoinSet::new();
+        for listener in self.listeners {
+            acceptors.spawn(accept(listener, shared.clone(), permits.clone()));
+        }
+        stop.await;
+        acceptors.shutdown().await;
+        let deadline = Instant::now() + shared.settings.drain_timeout;
+        info!(sessions = permits.used(), "stopping");
+        self.drain.send_replace(Some(deadline));
+        if timeout(shared.settings.drain_timeout + DRAIN_GRACE, permits.all_returned()).await.is_err() {
+            warn!(sessions = permits.used(), "sessions are cut off");
+        }
+        shared.store.close().await;
+        let counters = &shared.counters;
+        info!(
+            sessions = counters.sessions.load(Ordering::Relaxed),
+            refused = counters.refused.load(Ordering::Relaxed),
+            traps = counters.traps.load(Ordering::Relaxed),
+            refusals = counters.refusals.load(Ordering::Relaxed),
+            "stopped"
+        );
+    }
+}
+
+/// Compiles the core of a configuration, for as many sessions as it allows.
+///
+/// # Errors
+/// One line that says what is wrong with the core, or that the machine has too little address space.
+pub fn load_core(settings: &Settings) -> anyhow::Result<Generation> {
+    let (connections_max, _) = permits::connections_max(settings.connections);
+    // A cell that is closing holds its place a little longer than its connection's permit.
+    let engine = Engine::new(connections_max + connections_max / 16 + 8)?;
+    let Some(path) = &settings.core else {
+        return Generation::from_bytes(&engine, DEFAULT_CORE).context("the core that the server carries");
+    };
+    let bytes = cell::read_component(path)?;
+    Generation::from_bytes(&engine, &bytes).with_context(|| path.display().to_string())
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, permits: Arc<Permits>) {
+    let refusals = Arc::new(tokio::sync::Semaphore::new(REFUSALS_MAX));
+    let mut id = 0_u64;
+    loop {
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                error!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Responses leave in as few writes as the protocol allows; none of them waits for another one's acknowledgement.
+        let _ = stream.set_nodelay(true);
+        match permits.take(client.ip().to_canonical()) {
+            Ok(permit) => {
+                id += 1;
+                let span = info_span!("session", id, %client, core = &shared.generation.digest()[..12]);
+                let shared = shared.clone();
+                let serve = async move {
+                    debug!("open");
+                    connection::serve(stream, client, shared).await;
+                    drop(permit);
+                };
+                tokio::spawn(serve.instrument(span));
+            }
+            Err(why) => {
+                shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                info!(%client, why, "connection refused");
+                if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                    tokio::spawn(refuse(stream, shared.clone(), why, permit));
+                }
+            }
+        }
+    }
+}
+
+async fn refuse<P>(mut stream: TcpStream, shared: Arc<Shared>, why: &'static str, _permit: P) {
+    let farewell = connection::farewell("4.3.2", &shared.settings.name, why);
+    connection::say_goodbye(&mut stream, farewell.as_bytes(), REFUSAL_TIMEOUT).await;
+}

@@ -137,6 +137,7 @@ fn is_last(line: &[u8]) -> bool {
     line.get(3) != Some(&b'-')
 }
 
-fn difference(expected: &str, got: &str) -> String {
+/// What was expected (`-`) and got (`+`).
+pub fn difference(expected: &str, got: &str) -> String {
     similar::TextDiff::from_lines(expected, got).unified_diff().context_radius(3).header("expected", "got").to_string()
 }

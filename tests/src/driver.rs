@@ -3,6 +3,9 @@
 use crate::escape;
 use mailcell_core::{DataStep, Event, Message, Next, Order, Reply, Request, Response, Session, Step};
 
+/// The largest block of message data that a host hands over at once.
+const BLOCK_OCTETS_MAX: usize = 64 << 10;
+
 /// A protocol core: the plain Rust one, or a component.
 pub trait Core {
     /// Starts a session; the first call.
@@ -155,9 +158,10 @@ impl ScriptedHost {
                     None => return,
                 },
                 Next::ReadData if !self.input.is_empty() => {
-                    let data = self.core.on_data(&self.input);
-                    let all = data.consumed == self.input.len();
-                    assert!(data.consumed <= self.input.len(), "more was consumed than was given");
+                    let block = self.input.len().min(BLOCK_OCTETS_MAX);
+                    let data = self.core.on_data(&self.input[..block]);
+                    let all = data.consumed == block;
+                    assert!(data.consumed <= block, "more was consumed than was given");
                     assert!(all || data.step.next != Next::ReadData, "data is left, and yet more is asked for");
                     self.input.drain(..data.consumed);
                     data.step

@@ -1,0 +1,161 @@
+//! The command line: what it does, what it prints, and how it says no.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use mailcell_tests::program::{Finished, command, run};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mailcell-under-test");
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Runs a command in the directory, where the default database is.
+    fn mailcell(&self, line: &str) -> Finished {
+        self.mailcell_with(line, b"")
+    }
+
+    fn mailcell_with(&self, line: &str, input: &[u8]) -> Finished {
+        let arguments: Vec<_> = line.split(' ').collect();
+        let mut command = command(Path::new(PROGRAM), &arguments);
+        command.current_dir(self.0.path());
+        run(command, input)
+    }
+
+    #[track_caller]
+    fn ok(&self, line: &str) -> String {
+        let finished = self.mailcell(line);
+        assert!(finished.status.success(), "{line}: {}", finished.stderr);
+        finished.text()
+    }
+
+    /// Fails with exit code 1 and exactly one line, which holds `text`.
+    #[track_caller]
+    fn fails(&self, line: &str, text: &str) {
+        let finished = self.mailcell(line);
+        assert_eq!(finished.status.code(), Some(1), "{line}: {}", finished.stderr);
+        let lines: Vec<_> = finished.stderr.lines().filter(|line| line.starts_with("mailcell: ")).collect();
+        assert_eq!(lines.len(), 1, "{line}: {}", finished.stderr);
+        assert!(lines[0].contains(text), "{line}: expected {text:?} in {:?}", lines[0]);
+        assert!(!finished.stderr.contains("panicked") && !finished.stderr.contains("backtrace"), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn users_and_groups() {
+    let place = Place::new();
+    place.ok("user add Bob@MX.test --group Staff");
+    place.ok("user add ann@mx.test --group staff");
+    place.ok("user add zoe@mx.test");
+    place.fails("user add bob@mx.test", "bob@mx.test exists already");
+    place.fails("user add bob", "\"bob\" is no address: expected local-part@domain");
+    assert_eq!(place.ok("group list"), "GROUP  MEMBERS\nstaff  2\n");
+    assert_eq!(place.ok("group show STAFF"), "ADDRESS\nann@mx.test\nbob@mx.test\n");
+    let added = place.mailcell_with("user set zoe@mx.test --group staff --password-stdin", b"secret\n");
+    assert!(added.status.success(), "{}", added.stderr);
+    let users: serde_json::Value = serde_json::from_str(&place.ok("user list --json")).unwrap();
+    let user = |name, password| serde_json::json!({ "username": name, "domain": "mx.test", "mailgroup": "staff", "password": password });
+    assert_eq!(users, serde_json::json!([user("ann", false), user("bob", false), user("zoe", true)]));
+    place.ok("user set bob@mx.test --no-group");
+    place.fails("user set bob@mx.test", "nothing to set");
+    place.fails("user set eve@mx.test --no-group", "there is no user eve@mx.test");
+    place.ok("user remove ann@mx.test");
+    place.ok("user remove zoe@mx.test");
+    place.fails("user remove zoe@mx.test", "there is no user zoe@mx.test");
+    place.fails("group show staff", "there is no group staff");
+    assert_eq!(place.ok("user list"), "ADDRESS      GROUP  PASSWORD\nbob@mx.test  -      -\n");
+}
+
+#[test]
+fn messages_that_are_not_there() {
+    let place = Place::new();
+    assert_eq!(place.ok("message list --json"), "[]\n");
+    place.fails("message show 019a0f5e-7d3c-7b1e-9c55-2f6f3c1d4a7b", "there is no message 019a0f5e");
+    place.fails("message remove 019a0f5e-7d3c-7b1e-9c55-2f6f3c1d4a7b", "there is no message");
+}
+
+#[test]
+fn the_command_line_explains_itself() {
+    let place = Place::new();
+    assert!(place.ok("--help").contains("Examples:"));
+    assert!(place.ok("serve --help").contains("--idle-timeout <DURATION>"));
+    assert!(place.ok("--version").starts_with("mailcell "));
+    for wrong in ["", "srve", "serve --no-such-flag", "message show no-id", "message export"] {
+        assert_eq!(place.mailcell(wrong).status.code(), Some(2), "{wrong}");
+    }
+}
+
+#[test]
+fn configuration() {
+    let place = Place::new();
+    place.file("default.toml", &place.ok("config show"));
+    assert_eq!(place.ok("config check default.toml"), "default.toml: ok\n");
+    place.file("bad.toml", "# first\nidle-timeout = \"soon\"\n");
+    place.fails(
+        "config check bad.toml",
+        "bad.toml:2: idle-timeout: expected a duration such as 30s, 10m or 1h, found \"soon\"",
+    );
+    place.fails("serve --config bad.toml", "bad.toml:2: idle-timeout: expected");
+    place.file("unknown.toml", "listen = []\n\nmessage-sise = 1\n");
+    place.fails(
+        "serve --config unknown.toml",
+        "unknown.toml:3: there is no setting `message-sise`; is it `message-size`?",
+    );
+    place.file("broken.toml", "listen = [\n");
+    place.fails("serve --config broken.toml", "broken.toml:");
+    place.fails("serve --config missing.toml", "cannot read missing.toml");
+    place.fails("serve --message-size=huge", "--message-size: expected a size such as 64KiB or 25MiB, found \"huge\"");
+    let mut serve = command(Path::new(PROGRAM), &["serve"]);
+    serve.env("MAILCELL_ERRORS", "many").current_dir(place.0.path());
+    assert!(run(serve, b"").stderr.contains("MAILCELL_ERRORS: expected a number from 1, found \"many\""));
+}
+
+#[test]
+fn what_cannot_be_served_is_said_in_one_line() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    place.fails(&format!("serve --listen {address}"), &format!("cannot listen on {address}"));
+    place.fails("serve --core missing.wasm", "cannot read missing.wasm");
+    place.file("text.wasm", "no component");
+    place.fails("serve --core text.wasm", "text.wasm: not a WebAssembly component");
+    place.fails("core inspect text.wasm", "text.wasm: not a WebAssembly component");
+    place.fails("serve --database postgres://x", "postgres://x");
+    place.fails("serve --database sqlite:no/such/place/mail.db", "no/such/place/mail.db");
+    // Nobody listens on a port that has just been given back.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    place.fails(
+        &format!("serve --database mysql://u:secret@127.0.0.1:{port}/mail"),
+        &format!("mysql://u@127.0.0.1:{port}/mail"),
+    );
+    let shown = place.mailcell(&format!("user list --database mysql://u:secret@127.0.0.1:{port}/mail")).stderr;
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn the_schema_and_the_core_can_be_looked_at() {
+    let place = Place::new();
+    for database in ["sqlite:x.db", "mysql://u@h/d"] {
+        let sql = place.ok(&format!("schema print --database {database}"));
+        assert!(sql.contains("messages") && sql.contains("users"), "{sql}");
+    }
+    place.ok("schema apply");
+    place.ok("schema apply");
+    assert!(place.0.path().join("mailcell.db").exists());
+    let core = place.ok("core inspect --default");
+    assert!(core.contains("imports  mailcell:smtp/mail-store@0.1.0\n"), "{core}");
+    let newer = rusqlite::Connection::open(place.0.path().join("mailcell.db")).unwrap();
+    newer.execute_batch("PRAGMA user_version = 99").unwrap();
+    place.fails("serve", "99");
+}

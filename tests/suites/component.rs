@@ -1,0 +1,63 @@
+//! Every transcript against the component, in a cell of the server's own; and what the shipped bytes are.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use mailcell::cell::{self, CoreError, Engine, Generation};
+use mailcell_tests::check;
+use mailcell_tests::component::{Component, GENERATION};
+
+fn main() {
+    let trials = check::all().into_iter().map(|path| {
+        let name = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+        Trial::test(name, move || Ok(check::check(&path, &|| Box::new(Component::default()))?))
+    });
+    let others = [
+        Trial::test("the shipped component imports mail-store and nothing else", imports),
+        Trial::test("a core that imports more is refused", foreign_import),
+        Trial::test("what is no component is refused", no_component),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials.chain(others).collect()).exit();
+}
+
+/// Looks at the bytes with a parser of its own, not with the code that refuses.
+fn imports() -> Result<(), Failed> {
+    let mut names = Vec::new();
+    let mut depth = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(cell::DEFAULT_CORE) {
+        match payload? {
+            wasmparser::Payload::ModuleSection { .. } | wasmparser::Payload::ComponentSection { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth -= 1,
+            wasmparser::Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    names.push(import?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(names, ["mailcell:smtp/mail-store@0.1.0"]);
+    assert_eq!(GENERATION.imports(), names);
+    Ok(())
+}
+
+fn refusal(text: &str) -> Result<CoreError, Failed> {
+    Generation::from_bytes(&Engine::new(1)?, &wat::parse_str(text)?).err().ok_or_else(|| "it was not refused".into())
+}
+
+fn foreign_import() -> Result<(), Failed> {
+    let clock = r#"(component (import "wasi:clocks/wall-clock@0.2.0" (instance)))"#;
+    assert!(matches!(refusal(clock)?, CoreError::Import(name) if name == "wasi:clocks/wall-clock@0.2.0"));
+    let more = r#"(component (import "mailcell:smtp/mail-store@0.1.0" (instance (export "run-sql" (func)))))"#;
+    // It is refused for the first thing found; an export is missing as well.
+    assert!(matches!(refusal(more)?, CoreError::Export | CoreError::Contract(_)));
+    Ok(())
+}
+
+fn no_component() -> Result<(), Failed> {
+    assert!(matches!(refusal("(module)")?, CoreError::NotAComponent(_)));
+    assert!(matches!(refusal("(component)")?, CoreError::Export));
+    let engine = Engine::new(1)?;
+    assert!(matches!(Generation::from_bytes(&engine, b"not wasm"), Err(CoreError::NotAComponent(_))));
+    let large = vec![0; cell::limits::COMPONENT_OCTETS_MAX as usize + 1];
+    assert!(matches!(Generation::from_bytes(&engine, &large), Err(CoreError::TooLarge(_))));
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! The program as a process: outages of the database, limits, signals, large messages.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use mailcell_tests::mariadb::MariaDb;
+use mailcell_tests::program::{Server, command, run};
+use mailcell_tests::{cores, program};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mailcell-under-test");
+
+struct Setup {
+    directory: TempDir,
+    server: Server,
+    database: String,
+}
+
+fn sqlite(arguments: &[&str]) -> Setup {
+    let directory = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", directory.path().join("mail.db").display());
+    let server = Server::start(Path::new(PROGRAM), &[&["--database", &database], arguments].concat(), &[]);
+    Setup { directory, server, database }
+}
+
+fn messages(database: &str) -> Vec<serde_json::Value> {
+    let list = run(command(Path::new(PROGRAM), &["message", "list", "--json", "--database", database]), b"");
+    assert!(list.status.success(), "{}", list.stderr);
+    serde_json::from_slice(&list.stdout).unwrap()
+}
+
+#[track_caller]
+fn assert_code(response: &str, code: &str) {
+    assert!(response.starts_with(code), "expected {code}: {response:?}");
+}
+
+/// A URL without its password, which goes by the environment.
+fn without_password(url: &str) -> (String, String) {
+    let (password, rest) = url.strip_prefix("mysql://root:").unwrap().split_once('@').unwrap();
+    (format!("mysql://root@{rest}"), password.to_owned())
+}
+
+#[test]
+fn mail_flows_again_when_the_database_is_back() {
+    let mut mariadb = MariaDb::launch().unwrap();
+    let (database, password) = without_password(&mariadb.database("mail").unwrap());
+    let environment = [("MAILCELL_DATABASE_PASSWORD", password.as_str())];
+    let arguments = ["--database", &database, "--database-deadline", "2s"];
+    let server = Server::start(Path::new(PROGRAM), &arguments, &environment);
+    assert_code(&server.connect().send_message("Subject: before\r\n\r\nbody"), "250 2.0.0");
+
+    let (mut in_data, mut verifying, mut idle) = (server.connect(), server.connect(), server.connect());
+    in_data.begin_message();
+    mariadb.stop().unwrap();
+    assert_code(&in_data.say("Subject: lost\r\n\r\nbody\r\n."), "421 4.3.0 mx.test ");
+    assert!(in_data.is_closed());
+    assert_code(&verifying.say("VRFY bob"), "421 4.3.0");
+    assert_code(&idle.say("NOOP"), "250");
+    // A client that comes meanwhile is greeted, and told at the first command that needs the database.
+    let mut late = server.connect();
+    assert_code(&late.say("EXPN staff"), "421 4.3.0");
+
+    mariadb.start().unwrap();
+    assert_code(&idle.send_message("Subject: after\r\n\r\nbody"), "250 2.0.0");
+    let subjects = mariadb.sql("SELECT subject FROM mail.messages ORDER BY id").unwrap();
+    assert_eq!(subjects, "before\nafter\n");
+}
+
+#[test]
+fn a_frozen_database_gives_421_in_bounded_time_and_stores_nothing_twice() {
+    let mariadb = MariaDb::launch().unwrap();
+    let (database, password) = without_password(&mariadb.database("mail").unwrap());
+    let environment = [("MAILCELL_DATABASE_PASSWORD", password.as_str())];
+    let server =
+        Server::start(Path::new(PROGRAM), &["--database", &database, "--database-deadline", "2s"], &environment);
+    let mut client = server.connect();
+    assert_code(&client.send_message("Subject: before\r\n\r\nbody"), "250");
+    client.begin_message();
+    mariadb.freeze().unwrap();
+    let start = Instant::now();
+    assert_code(&client.say("Subject: frozen\r\n\r\nbody\r\n."), "421");
+    assert!(start.elapsed() < Duration::from_secs(20), "bounded by the deadline, with room for a slow machine");
+    mariadb.thaw().unwrap();
+    assert_code(&server.connect().send_message("Subject: after\r\n\r\nbody"), "250");
+    // What a 421 answered is not left in the database, even if its COMMIT went through when the server thawed.
+    let deadline = Instant::now() + program::PATIENCE;
+    while mariadb.sql("SELECT subject FROM mail.messages ORDER BY id").unwrap() != "before\nafter\n" {
+        assert!(Instant::now() < deadline, "a message that was answered 421 stays");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn the_database_packet_limit_is_shown_by_size() {
+    let mariadb = MariaDb::launch_with(&["--max-allowed-packet=1M"]).unwrap();
+    let (database, password) = without_password(&mariadb.database("mail").unwrap());
+    let server = Server::start(
+        Path::new(PROGRAM),
+        &["--database", &database],
+        &[("MAILCELL_DATABASE_PASSWORD", password.as_str())],
+    );
+    let limit = (1 << 20) - (64 << 10);
+    let mut client = server.connect();
+    let response = client.say("EHLO client.test");
+    assert!(response.contains(&format!("250-SIZE {limit}\r\n")), "{response}");
+    assert_code(&client.say(&format!("MAIL FROM:<a@b.test> SIZE={}", limit + 1)), "552 5.3.4");
+    let body = "x".repeat(97) + "\r\n";
+    let largest = body.repeat(limit / body.len());
+    assert_code(&client.send_message(largest.trim_end()), "250 2.0.0");
+    assert_code(&client.send_message(&(largest + &body)), "552");
+    assert_code(&client.send_message("Subject: small"), "250 2.0.0");
+}
+
+#[test]
+fn connections_are_capped() {
+    let setup = sqlite(&["--connections", "2"]);
+    let (one, _two) = (setup.server.connect(), setup.server.connect());
+    let (mut third, greeting) = setup.server.connect_raw();
+    assert_code(&greeting, "421 4.3.2 mx.test ");
+    assert!(third.is_closed());
+    drop(one);
+    setup.server.wait_until_greeted();
+}
+
+#[test]
+fn a_full_spool_is_a_452_and_the_session_goes_on() {
+    let setup = sqlite(&["--message-memory", "1KiB", "--spool-size", "10KiB"]);
+    let mut client = setup.server.connect();
+    let line = "x".repeat(98) + "\r\n";
+    assert_code(&client.send_message(&line.repeat(200)), "452 4.3.1");
+    assert_code(&client.send_message(&line.repeat(50)), "250 2.0.0");
+}
+
+#[test]
+fn a_stopped_server_lets_a_message_end_and_loses_nothing() {
+    let mut setup = sqlite(&["--drain-timeout", "30s"]);
+    let (mut sending, mut idle, mut stuck) = (setup.server.connect(), setup.server.connect(), setup.server.connect());
+    sending.begin_message();
+    stuck.send(b"NOO");
+    setup.server.terminate();
+    setup.server.wait_for_log("stopping");
+    for session in [&mut idle, &mut stuck] {
+        assert_code(&session.read(), "421 4.3.2 mx.test ");
+        assert!(session.is_closed());
+    }
+    assert!(std::net::TcpStream::connect(setup.server.address).is_err(), "it has stopped accepting");
+    let id = sending.say("Subject: last\r\n\r\nbody\r\n.");
+    assert_code(&id, "250 2.0.0 Stored as ");
+    assert_code(&sending.read(), "421 4.3.2");
+    assert_eq!(setup.server.wait().code(), Some(0));
+    let stored = messages(&setup.database);
+    assert_eq!(stored.len(), 1);
+    assert!(id.contains(stored[0]["id"].as_str().unwrap()));
+}
+
+#[test]
+fn whoever_does_not_end_is_cut_off_at_the_drain_deadline() {
+    let mut setup = sqlite(&["--drain-timeout", "1s"]);
+    let mut sending = setup.server.connect();
+    sending.begin_message();
+    sending.send(b"half of a");
+    setup.server.terminate();
+    assert_code(&sending.read(), "421 4.3.2");
+    assert_eq!(setup.server.wait().code(), Some(0));
+    assert!(messages(&setup.database).is_empty());
+}
+
+#[test]
+fn a_large_message_is_held_by_nobody_while_it_arrives() {
+    let setup = sqlite(&[]);
+    let mut client = setup.server.connect();
+    // The first message warms up what every later one uses.
+    assert_code(&client.send_message(&("x".repeat(98) + "\r\n").repeat(10_000)), "250");
+    let before = setup.server.resident_octets();
+    client.begin_message();
+    let line: Vec<u8> = (0..998_u32).map(|i| b'a' + (i % 26) as u8).chain(*b"\r\n").collect();
+    let message = line.repeat(24_000);
+    client.send(&message);
+    let grown = setup.server.resident_octets().saturating_sub(before);
+    assert!(grown < 6 << 20, "{grown} octets more while 24 MB arrive");
+    let response = client.say(".");
+    assert_code(&response, "250");
+    let id = response.rsplit(' ').next().unwrap().trim();
+    let shown = run(command(Path::new(PROGRAM), &["message", "show", "--raw", id, "--database", &setup.database]), b"");
+    assert!(shown.stdout == message, "{} octets are not the same", shown.stdout.len());
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off() {
+    let setup = sqlite(&["--write-timeout", "1s"]);
+    let mut client = setup.server.connect();
+    // Enough help to fill the buffers of both sides.
+    let (address, commands) = (setup.server.address, "HELP\r\n".repeat(10_000));
+    let pushing = std::thread::spawn(move || {
+        for _ in 0..100 {
+            if client.try_send(commands.as_bytes()).is_err() {
+                return true;
+            }
+        }
+        false
+    });
+    setup.server.wait_for_log("does not read");
+    assert!(pushing.join().unwrap(), "its connection is closed");
+    assert!(std::net::TcpStream::connect(address).is_ok());
+}
+
+#[test]
+fn a_trap_and_an_endless_loop_cost_one_session() {
+    let directory = tempfile::tempdir().unwrap();
+    for core in [cores::trapping(), cores::spinning()] {
+        let file = directory.path().join("core.wasm");
+        std::fs::write(&file, core).unwrap();
+        let setup = sqlite(&["--core", file.to_str().unwrap()]);
+        for _ in 0..2 {
+            let (mut client, greeting) = setup.server.connect_raw();
+            assert_code(&greeting, "421 4.3.0 mx.test ");
+            assert!(client.is_closed());
+            setup.server.wait_for_log("the core trapped");
+        }
+        drop(setup.directory);
+    }
+}

@@ -1,0 +1,53 @@
+# List the tasks.
+default:
+    @just --list --unsorted
+
+# Install what the tests need beside Rust: the wasm target, MariaDB, and mail clients that nobody here wrote.
+setup:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    rustup target add wasm32-unknown-unknown
+    missing=()
+    for tool in mariadbd:mariadb-server swaks:swaks msmtp:msmtp curl:curl python3:python3 setpriv:util-linux; do
+        PATH="$PATH:/usr/sbin" command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
+    done
+    if [ "${#missing[@]}" -gt 0 ]; then
+        sudo=; [ "$(id -u)" -eq 0 ] || sudo=sudo
+        $sudo apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    fi
+
+# Run the server on 127.0.0.1:2525, with mail in mailcell.db.
+run *ARGS:
+    cargo run --release -- serve {{ARGS}}
+
+# Run all tests.
+test: setup
+    cargo test --workspace --lib --bins --tests
+
+# Test the protocol core alone, natively: no wasm, no network, no database.
+test-core:
+    cargo test --package mailcell-core
+    cargo test --package mailcell-tests --test native --test tables --test properties
+
+# Rewrite what the transcripts in tests/sessions expect from what the core says; look at the diff.
+rewrite-transcripts:
+    MAILCELL_REWRITE=1 cargo test --package mailcell-tests --test native
+
+# Check formatting and lints.
+lint:
+    cargo fmt --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --package mailcell-core --target wasm32-unknown-unknown --target-dir target/component --locked -- -D warnings
+
+# Check licences and sources of the dependencies (needs cargo-deny).
+deny:
+    cargo deny check bans licenses sources
+
+# Build the protocol core and tell what it is.
+core:
+    cargo run --quiet -- core inspect target/mailcell-core.wasm
+
+# What continuous integration runs.
+ci:
+    .ci/run

@@ -15,11 +15,11 @@ fn main() {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    let component = build(&workspace, &target.join("component")).and_then(|module| encode(&module));
-    let component = component.unwrap_or_else(|error| {
-        println!("cargo::error={error}");
-        std::process::exit(1);
-    });
+    let component = match build(&workspace, &target.join("component")).and_then(|module| encode(&module)) {
+        Ok(component) => component,
+        // Cargo shows the line and ends the build; an exit code of ours would add pages to it.
+        Err(error) => return println!("cargo::error={error}"),
+    };
     write(&PathBuf::from(var("OUT_DIR")).join("mailcell-core.wasm"), &component);
     write(&target.join("mailcell-core.wasm"), &component);
 }
@@ -42,9 +42,11 @@ fn build(workspace: &Path, target: &Path) -> Result<Vec<u8>, String> {
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         if errors.contains("target may not be installed") || errors.contains("can't find crate for `core`") {
-            return Err(format!("the wasm target is missing; install it with: rustup target add {TARGET}"));
+            return Err(format!("the wasm target is missing: rustup target add {TARGET}"));
         }
-        return Err(format!("the core does not build:\n{errors}"));
+        // A directive is one line; what rustc said comes as warnings in front of it.
+        errors.lines().for_each(|line| println!("cargo::warning={line}"));
+        return Err("the core does not build".to_owned());
     }
     let module = target.join(TARGET).join("core/mailcell_core.wasm");
     fs::read(&module).map_err(|error| format!("{}: {error}", module.display()))

@@ -23,6 +23,7 @@
 //! | `responses` | everything the server says: one table |
 //! | `address` | paths, mailboxes, domains |
 //! | `extensions` | EHLO keywords, parameters of MAIL and RCPT |
+//! | `reading` | a message while it is received |
 //! | `data` | message octets: end of data, dots, line ends |
 //! | `content` | header section: subject, date, where the body starts |
 //! | `limits` | every bound |
@@ -34,6 +35,7 @@ mod content;
 mod data;
 mod extensions;
 pub mod limits;
+mod reading;
 pub mod responses;
 pub mod sequence;
 mod session;

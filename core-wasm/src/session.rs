@@ -2,14 +2,13 @@
 
 use crate::address::{self, Mailbox, Path};
 use crate::command::{self, Verb};
-use crate::content::ContentReader;
-use crate::data::{self, DataReader};
 use crate::extensions;
 use crate::limits;
+use crate::reading::{Fault, Reading};
 use crate::responses::{self, Template};
 use crate::sequence::{self, State, Verdict};
 use crate::settings::Settings;
-use crate::step::{DataStep, Event, MailboxPage, Message, Next, Order, Reply, Request, Response, Step};
+use crate::step::{DataStep, Event, MailboxPage, Message, Next, Reply, Request, Response, Step};
 
 /// One SMTP session.
 #[derive(Clone, Debug)]
@@ -38,26 +37,6 @@ struct Greeting {
 struct Transaction {
     mail_from: String,
     rcpt_to: Vec<String>,
-}
-
-/// A message being received.
-#[derive(Clone, Debug)]
-struct Reading {
-    data: DataReader,
-    content: ContentReader,
-    /// The worst fault found outside of [`DataReader`].
-    fault: Option<Fault>,
-    /// Whether the octets so far were discarded: the message is refused at its end whatever comes.
-    dropping: bool,
-}
-
-/// Why a message is refused, the worst first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
-    LongLine,
-    MessageTooLarge,
-    HeadersTooLarge,
-    Unclean,
 }
 
 /// The request whose reply is outstanding.
@@ -131,42 +110,15 @@ impl Session {
     }
 
     /// A block of message data. Message octets come back in the block's own memory.
-    pub fn on_data(&mut self, mut block: Vec<u8>) -> DataStep {
+    pub fn on_data(&mut self, block: Vec<u8>) -> DataStep {
         let reading = self.reading.as_mut().expect("data is not due");
-        let scan = reading.data.read(&mut block);
-        block.truncate(scan.kept);
-        let extended = self.greeting.as_ref().is_some_and(|greeting| greeting.extended);
-        let clearing_makes_control = !extended && data::clear_high_bits(&mut block);
-        if scan.carried_cr {
-            reading.content.read(b"\r");
-        }
-        reading.content.read(&block);
-
-        let fault = [
-            (reading.data.faults().long_line, Fault::LongLine),
-            (reading.content.octets() > self.settings.message_octets_max, Fault::MessageTooLarge),
-            (reading.content.header_octets() > self.settings.header_octets_max, Fault::HeadersTooLarge),
-            (clearing_makes_control, Fault::Unclean),
-            (reading.data.faults().unclean && !self.settings.keep_bare_newlines, Fault::Unclean),
-        ];
-        let fault = fault.into_iter().filter_map(|(found, fault)| found.then_some(fault)).chain(reading.fault).min();
-        reading.fault = fault;
-
-        let mut orders = Vec::new();
-        if fault.is_some() {
-            if !std::mem::replace(&mut reading.dropping, true) {
-                orders.push(Order::Discard);
-            }
-        } else {
-            orders.extend(scan.carried_cr.then(|| Order::Append(vec![b'\r'])));
-            orders.extend((!block.is_empty()).then_some(Order::Append(block)));
-        }
-        let mut step = match scan.ended {
+        let read = reading.read(block, &self.settings);
+        let mut step = match read.ended {
             true => self.end_data(),
             false => Step::nothing(Next::ReadData),
         };
-        step.orders = orders;
-        DataStep { consumed: scan.consumed, step }
+        step.orders = read.orders;
+        DataStep { consumed: read.consumed, step }
     }
 
     /// The answer to the outstanding request.
@@ -317,7 +269,7 @@ impl Session {
     /// anything else the transaction is over.
     fn end_data(&mut self) -> Step {
         let reading = self.reading.take().expect("data is being read");
-        let refusal = match reading.fault {
+        let refusal = match reading.fault() {
             Some(Fault::LongLine) => return self.finish_error(Some(Verb::Data), responses::LINE_TOO_LONG),
             Some(Fault::MessageTooLarge) => {
                 Some(responses::MESSAGE_TOO_LARGE.with(&self.settings.message_octets_max.to_string()))
@@ -338,10 +290,10 @@ impl Session {
             rcpt_to: transaction.rcpt_to,
             client_name: greeting.client_name.clone(),
             protocol: if greeting.extended { "ESMTP" } else { "SMTP" },
-            subject: reading.content.subject(),
-            date: reading.content.date(),
-            header_octets: reading.content.header_octets(),
-            octets: reading.content.octets(),
+            subject: reading.content().subject(),
+            date: reading.content().date(),
+            header_octets: reading.content().header_octets(),
+            octets: reading.content().octets(),
         };
         self.finish(Ask(Awaiting::Store, Request::StoreMessage(message)))
     }
@@ -394,12 +346,7 @@ impl Session {
                 (Vec::new(), Next::AwaitReply(request))
             }
             ReadData(response) => {
-                self.reading = Some(Reading {
-                    data: DataReader::new(),
-                    content: ContentReader::new(),
-                    fault: None,
-                    dropping: false,
-                });
+                self.reading = Some(Reading::new(!self.is_extended()));
                 (vec![response], Next::ReadData)
             }
             Close(response) => {

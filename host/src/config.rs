@@ -3,15 +3,15 @@
 //!
 //! A flag wins over the environment, the environment over the file, the file over the default.
 
+mod values;
+
 use crate::store::TlsMode;
-use bytesize::ByteSize;
-use jiff::SignedDuration;
-use mailcell_core::{address, limits};
+use mailcell_core::limits;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
+use values::{choice, count, duration, name, one, parse, path, size};
 
 /// Where a value comes from decides how an error names it; what is wrong with it, the row says.
 type Set = fn(&mut Settings, &[String]) -> Result<(), &'static str>;
@@ -336,55 +336,6 @@ fn is_near(name: &str, other: &str) -> bool {
     let common = name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
     let tail = name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
     name.len().abs_diff(other.len()) <= 1 && common + tail + 1 >= name.len().max(other.len())
-}
-
-fn one(texts: &[String]) -> Result<&str, &'static str> {
-    match texts {
-        [text] => Ok(text),
-        _ => Err("expected one value"),
-    }
-}
-
-fn parse<T: FromStr>(text: &str, expected: &'static str) -> Result<T, &'static str> {
-    text.parse().map_err(|_| expected)
-}
-
-fn path(text: &str) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| text.into())
-}
-
-fn choice(text: &str, yes: &str, no: &str, expected: &'static str) -> Result<bool, &'static str> {
-    if text == yes || text == no { Ok(text == yes) } else { Err(expected) }
-}
-
-fn count(text: &str, max: u64, expected: &'static str) -> Result<u64, &'static str> {
-    parse(text, expected).and_then(|count| if (1..=max).contains(&count) { Ok(count) } else { Err(expected) })
-}
-
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    let expected = "expected a duration such as 30s, 10m or 1h";
-    let duration = parse::<SignedDuration>(text, expected)?.unsigned_abs();
-    let day = Duration::from_secs(24 * 60 * 60);
-    if duration.is_zero() || duration > 365 * day || text.starts_with('-') { Err(expected) } else { Ok(duration) }
-}
-
-fn size(text: &str) -> Result<u64, &'static str> {
-    let expected = "expected a size such as 64KiB or 25MiB";
-    let size = parse::<ByteSize>(text, expected)?.as_u64();
-    if size == 0 || size > 1 << 40 { Err(expected) } else { Ok(size) }
-}
-
-/// A name that a greeting can hold. The machine's own is used only if it is one.
-fn name(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() {
-        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        return Ok(if address::is_domain_or_literal(&machine) { machine } else { "localhost".to_owned() });
-    }
-    if address::is_domain_or_literal(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected a domain such as mx.example.org")
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,57 @@
+//! The kinds of values that settings have, and what is expected of each.
+
+use bytesize::ByteSize;
+use jiff::SignedDuration;
+use mailcell_core::address;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub(super) fn one(texts: &[String]) -> Result<&str, &'static str> {
+    match texts {
+        [text] => Ok(text),
+        _ => Err("expected one value"),
+    }
+}
+
+pub(super) fn parse<T: FromStr>(text: &str, expected: &'static str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| expected)
+}
+
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+pub(super) fn choice(text: &str, yes: &str, no: &str, expected: &'static str) -> Result<bool, &'static str> {
+    if text == yes || text == no { Ok(text == yes) } else { Err(expected) }
+}
+
+pub(super) fn count(text: &str, max: u64, expected: &'static str) -> Result<u64, &'static str> {
+    parse(text, expected).and_then(|count| if (1..=max).contains(&count) { Ok(count) } else { Err(expected) })
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    let expected = "expected a duration such as 30s, 10m or 1h";
+    let duration = parse::<SignedDuration>(text, expected)?.unsigned_abs();
+    let day = Duration::from_secs(24 * 60 * 60);
+    if duration.is_zero() || duration > 365 * day || text.starts_with('-') { Err(expected) } else { Ok(duration) }
+}
+
+pub(super) fn size(text: &str) -> Result<u64, &'static str> {
+    let expected = "expected a size such as 64KiB or 25MiB";
+    let size = parse::<ByteSize>(text, expected)?.as_u64();
+    if size == 0 || size > 1 << 40 { Err(expected) } else { Ok(size) }
+}
+
+/// A name that a greeting can hold. The machine's own is used only if it is one.
+pub(super) fn name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        return Ok(if address::is_domain_or_literal(&machine) { machine } else { "localhost".to_owned() });
+    }
+    if address::is_domain_or_literal(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a domain such as mx.example.org")
+    }
+}

@@ -3,7 +3,7 @@
 use crate::cell::{Cell, Effects, Event, Fault, Next, limits};
 use crate::framing::{Frame, Framer};
 use crate::requests::Requests;
-use crate::server::{Drain, Shared};
+use crate::shared::{Drain, Shared};
 use bytes::{Buf, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -12,5 +12,6 @@ pub mod framing;
 pub mod permits;
 pub mod requests;
 pub mod server;
+pub mod shared;
 pub mod spool;
 pub mod store;

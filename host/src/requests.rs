@@ -2,7 +2,7 @@
 
 use crate::cell::{MailboxPage, Message, Order, Reply, Request, limits};
 use crate::permits::MemoryPermit;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::spool::Held;
 use crate::store::{self, MessageDate, StoreError};
 use jiff::Timestamp;

@@ -92,8 +92,9 @@ impl Server {
         });
         let mut server = Server { process, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
         let line = server.wait_for_log("listening");
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()).expect("it says where");
-        server.address = address.parse().expect("an address");
+        let port = line.split("127.0.0.1:").nth(1).expect("it says where");
+        let port = port.split(|c: char| !c.is_ascii_digit()).next().expect("a text has a first part");
+        server.address.set_port(port.parse().expect("a port"));
         server
     }
 

@@ -4,6 +4,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use mailcell::cell::{self, CoreError, Engine, Generation};
 use mailcell_tests::check;
 use mailcell_tests::component::{Component, GENERATION};
+use mailcell_tests::driver::ScriptedHost;
+use std::ops::Add;
 
 fn main() {
     let trials = check::all().into_iter().map(|path| {
@@ -14,6 +16,7 @@ fn main() {
         Trial::test("the shipped component imports mail-store and nothing else", imports),
         Trial::test("a core that imports more is refused", foreign_import),
         Trial::test("what is no component is refused", no_component),
+        Trial::test("a session at every limit fits into a cell", every_limit),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.chain(others).collect()).exit();
 }
@@ -59,5 +62,24 @@ fn no_component() -> Result<(), Failed> {
     assert!(matches!(Generation::from_bytes(&engine, b"not wasm"), Err(CoreError::NotAComponent(_))));
     let large = vec![0; cell::limits::COMPONENT_OCTETS_MAX as usize + 1];
     assert!(matches!(Generation::from_bytes(&engine, &large), Err(CoreError::TooLarge(_))));
+    Ok(())
+}
+
+/// The longest paths, the most recipients, the largest header section, all of it subject: within a cell's memory, which
+/// the cell enforces.
+fn every_limit() -> Result<(), Failed> {
+    let config = [("name".to_owned(), "mx.test".to_owned())];
+    let mut host = ScriptedHost::open(Box::new(Component::default()), &config);
+    let path = format!("{}@{}", "l".repeat(64), "d".repeat(189));
+    host.input(format!("EHLO {}\r\nMAIL FROM:<{path}>\r\n", "c".repeat(255)).as_bytes());
+    host.input(format!("RCPT TO:<{path}>\r\n").repeat(100).as_bytes());
+    host.input(b"DATA\r\n");
+    assert!(host.is_reading_data());
+    let word = " =?gb18030?B?1tC5+g==?=\r\n";
+    let header = format!("Subject:{}\r\n", word.repeat((256 << 10) / word.len() - 1));
+    host.input(header.as_bytes());
+    host.input("x".repeat(998).add("\r\n").repeat(24_000).as_bytes());
+    host.input(b".\r\n");
+    assert!(host.awaiting().is_some(), "the message is to be stored");
     Ok(())
 }

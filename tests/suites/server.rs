@@ -112,6 +112,20 @@ fn the_database_packet_limit_is_shown_by_size() {
 }
 
 #[test]
+fn each_message_is_a_line_of_the_log() {
+    let setup = sqlite(&["--log-format", "json"]);
+    let mut client = setup.server.connect();
+    assert_code(&client.send_message("body"), "250");
+    let line: serde_json::Value = serde_json::from_str(&setup.server.wait_for_log("stored")).unwrap();
+    assert_eq!(line["fields"]["from"], "ann@client.test");
+    assert_eq!(line["fields"]["to"], "bob@mx.test");
+    assert_eq!(line["fields"]["octets"], 6);
+    assert_code(&client.send_message("bare\rcr"), "554");
+    let line: serde_json::Value = serde_json::from_str(&setup.server.wait_for_log("refused")).unwrap();
+    assert_eq!(line["fields"]["code"], 554);
+}
+
+#[test]
 fn connections_are_capped() {
     let setup = sqlite(&["--connections", "2"]);
     let (one, _two) = (setup.server.connect(), setup.server.connect());

@@ -2,8 +2,9 @@
 
 use super::bindings::{Core, CorePre};
 use super::engine::Engine;
-use super::instance::CellState;
 use super::limits;
+use super::one_line;
+use super::state::CellState;
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -162,8 +163,4 @@ pub fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
         io::Result::Ok(bytes)
     };
     read().with_context(|| format!("cannot read {}", path.display()))
-}
-
-fn one_line(error: &wasmtime::Error) -> String {
-    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
 }

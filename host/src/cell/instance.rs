@@ -2,13 +2,12 @@
 
 use super::bindings::Core;
 use super::bindings::exports::mailcell::smtp::session as wit;
-use super::bindings::mailcell::smtp::mail_store;
 use super::generation::Generation;
 use super::limits;
-use super::step::{Checker, Effects, Event, Message, Next, Order, Queue, Reply, Request};
-use rustix::time::{ClockId, clock_gettime};
-use std::time::Duration;
-use wasmtime::{Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use super::one_line;
+use super::state::CellState;
+use super::step::{Checker, Effects, Event, Next, Reply};
+use wasmtime::Store;
 
 /// Why a cell is lost. The session ends with a 421, and no other one notices.
 #[derive(Debug, thiserror::Error)]
@@ -28,14 +27,6 @@ pub struct Cell {
     checker: Checker,
 }
 
-/// What the store holds for the host's side of a cell.
-pub(super) struct CellState {
-    limits: StoreLimits,
-    queue: Queue,
-    /// The thread's CPU time at the first tick of this call.
-    ticked: Option<Duration>,
-}
-
 impl Cell {
     /// Instantiates a core and opens its session.
     ///
@@ -43,18 +34,11 @@ impl Cell {
     /// As every event: see [`Fault`].
     pub fn open(generation: &Generation, config: &[(String, String)], address: &str) -> Result<(Cell, Effects), Fault> {
         let engine = generation.pre().engine();
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(limits::MEMORY_OCTETS_MAX)
-            .table_elements(limits::TABLE_ELEMENTS_MAX)
-            .instances(limits::CORE_INSTANCES_MAX as usize + 1)
-            .tables(limits::TABLES_MAX as usize)
-            .memories(limits::MEMORIES_MAX as usize)
-            .build();
-        let mut store = Store::new(engine, CellState { limits, queue: Queue::default(), ticked: None });
-        store.limiter(|state| &mut state.limits);
+        let mut store = Store::new(engine, CellState::new());
+        store.limiter(CellState::limits);
         store.set_hostcall_fuel(limits::HOSTCALL_FUEL);
         store.set_max_component_handles(0);
-        store.epoch_deadline_callback(|mut context| Ok(keep_budget(context.data_mut())));
+        store.epoch_deadline_callback(|mut context| Ok(context.data_mut().keep_budget()));
         store.set_epoch_deadline(1);
         let core = generation.pre().instantiate(&mut store).map_err(|error| Fault::Trap(one_line(&error)))?;
         let mut cell = Cell { store, core, checker: Checker::default() };
@@ -111,69 +95,10 @@ impl Cell {
         event: impl FnOnce(&wit::Guest, &mut Store<CellState>) -> wasmtime::Result<wit::Step>,
     ) -> Result<Effects, Fault> {
         self.store.set_epoch_deadline(1);
-        self.store.data_mut().ticked = None;
+        self.store.data_mut().start_call();
         let step = event(self.core.mailcell_smtp_session(), &mut self.store);
         let step = step.map_err(|error| Fault::Trap(one_line(&error)))?;
-        let queue = std::mem::take(&mut self.store.data_mut().queue);
+        let queue = self.store.data_mut().take_queue();
         self.checker.check(step, queue).map_err(Fault::Refused)
     }
-}
-
-/// Looks at a call that has lasted for a tick. The budget is CPU time: a tick that passes while the thread is
-/// descheduled must not trap an innocent core. It is counted from the first tick on, so that a short call asks no clock.
-fn keep_budget(state: &mut CellState) -> UpdateDeadline {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let time = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32);
-    let start = *state.ticked.get_or_insert(time);
-    match time.saturating_sub(start) > limits::CALL_CPU_MAX {
-        true => UpdateDeadline::Interrupt,
-        false => UpdateDeadline::Continue(1),
-    }
-}
-
-/// The imports: a call only queues.
-impl mail_store::Host for CellState {
-    fn find_user(&mut self, local_part: String, domain: Option<String>) {
-        self.ask(Request::FindUser { local_part, domain });
-    }
-
-    fn expand_group(&mut self, name: String) {
-        self.ask(Request::ExpandGroup { name });
-    }
-
-    fn next_page(&mut self) {
-        self.ask(Request::NextPage);
-    }
-
-    fn store_message(&mut self, message: Message) {
-        self.ask(Request::StoreMessage(message));
-    }
-
-    fn append(&mut self, octets: Vec<u8>) {
-        self.order(Order::Append(octets));
-    }
-
-    fn discard(&mut self) {
-        self.order(Order::Discard);
-    }
-}
-
-impl CellState {
-    /// What is beyond a bound is not held, and one more than allowed makes the step be refused.
-    fn ask(&mut self, request: Request) {
-        if self.queue.requests.len() < 2 {
-            self.queue.requests.push(request);
-        }
-    }
-
-    fn order(&mut self, order: Order) {
-        if self.queue.orders.len() <= limits::ORDERS_MAX {
-            self.queue.orders.push(order);
-        }
-    }
-}
-
-fn one_line(error: &wasmtime::Error) -> String {
-    let text = format!("{error:#}");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -6,6 +6,7 @@ mod engine;
 mod generation;
 mod instance;
 pub mod limits;
+mod state;
 mod step;
 
 pub use engine::Engine;
@@ -15,3 +16,8 @@ pub use step::{Effects, Event, MailboxPage, Message, Next, Order, Reply, Request
 
 /// The component that `core-wasm` was built into with this server.
 pub const DEFAULT_CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mailcell-core.wasm"));
+
+/// What went wrong, for a log or an error of one line.
+fn one_line(error: &wasmtime::Error) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}

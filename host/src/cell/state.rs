@@ -1,0 +1,94 @@
+//! The host's side of a cell: its limits, its budget, and what the core has queued.
+
+use super::bindings::mailcell::smtp::mail_store;
+use super::limits;
+use super::step::{Message, Order, Queue, Request};
+use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+
+/// What a cell's store holds.
+pub(super) struct CellState {
+    limits: StoreLimits,
+    queue: Queue,
+    /// The thread's CPU time at the first tick of this call.
+    ticked: Option<Duration>,
+}
+
+impl CellState {
+    pub(super) fn new() -> CellState {
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(limits::MEMORY_OCTETS_MAX)
+            .table_elements(limits::TABLE_ELEMENTS_MAX)
+            .instances(limits::CORE_INSTANCES_MAX as usize + 1)
+            .tables(limits::TABLES_MAX as usize)
+            .memories(limits::MEMORIES_MAX as usize)
+            .build();
+        CellState { limits, queue: Queue::default(), ticked: None }
+    }
+
+    pub(super) fn limits(&mut self) -> &mut dyn ResourceLimiter {
+        &mut self.limits
+    }
+
+    pub(super) fn start_call(&mut self) {
+        self.ticked = None;
+    }
+
+    pub(super) fn take_queue(&mut self) -> Queue {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Looks at a call that has lasted for a tick. The budget is CPU time: a tick that passes while the thread is
+    /// descheduled must not trap an innocent core. It is counted from the first tick on, so that a short call asks no
+    /// clock.
+    pub(super) fn keep_budget(&mut self) -> UpdateDeadline {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        let time = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32);
+        let start = *self.ticked.get_or_insert(time);
+        match time.saturating_sub(start) > limits::CALL_CPU_MAX {
+            true => UpdateDeadline::Interrupt,
+            false => UpdateDeadline::Continue(1),
+        }
+    }
+
+    /// What is beyond a bound is not held, and one more than allowed makes the step be refused.
+    fn ask(&mut self, request: Request) {
+        if self.queue.requests.len() < 2 {
+            self.queue.requests.push(request);
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        if self.queue.orders.len() <= limits::ORDERS_MAX {
+            self.queue.orders.push(order);
+        }
+    }
+}
+
+/// The imports: a call only queues.
+impl mail_store::Host for CellState {
+    fn find_user(&mut self, local_part: String, domain: Option<String>) {
+        self.ask(Request::FindUser { local_part, domain });
+    }
+
+    fn expand_group(&mut self, name: String) {
+        self.ask(Request::ExpandGroup { name });
+    }
+
+    fn next_page(&mut self) {
+        self.ask(Request::NextPage);
+    }
+
+    fn store_message(&mut self, message: Message) {
+        self.ask(Request::StoreMessage(message));
+    }
+
+    fn append(&mut self, octets: Vec<u8>) {
+        self.order(Order::Append(octets));
+    }
+
+    fn discard(&mut self) {
+        self.order(Order::Discard);
+    }
+}

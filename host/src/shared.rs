@@ -1,0 +1,79 @@
+//! What all sessions of a server share.
+
+use crate::cell::Generation;
+use crate::config::Settings;
+use crate::permits::Memory;
+use crate::spool::Spool;
+use crate::store::MailStore;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// One for each server.
+pub struct Shared {
+    /// The configuration.
+    pub settings: Settings,
+    /// The core.
+    pub generation: Generation,
+    /// The database.
+    pub store: Arc<dyn MailStore>,
+    /// Where messages are while they arrive.
+    pub spool: Arc<Spool>,
+    /// Memory for messages that are being stored.
+    pub store_memory: Memory,
+    /// What has happened since the start.
+    pub counters: Counters,
+    /// Whether the server is stopping.
+    pub drain: Drain,
+}
+
+impl Shared {
+    /// What a core is told when a session opens.
+    pub fn core_config(&self) -> Vec<(String, String)> {
+        self.settings.core_config(self.store.message_octets_max())
+    }
+}
+
+/// What has happened since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections that got a session.
+    pub sessions: AtomicU64,
+    /// Connections refused for want of a permit.
+    pub refused: AtomicU64,
+    /// Sessions lost to a trap.
+    pub traps: AtomicU64,
+    /// Sessions lost because the core returned what the host does not carry out.
+    pub refusals: AtomicU64,
+}
+
+/// The end of the server, as sessions see it: it begins, and some time later it is there.
+#[derive(Clone, Debug)]
+pub struct Drain(pub watch::Receiver<Option<Instant>>);
+
+impl Drain {
+    /// Whether it has begun.
+    pub fn is_on(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Waits until it begins.
+    pub async fn begins(&mut self) {
+        self.deadline().await;
+    }
+
+    /// Waits until its deadline is over.
+    pub async fn ends(&mut self) {
+        sleep_until(self.deadline().await).await;
+    }
+
+    async fn deadline(&mut self) -> Instant {
+        let deadline = self.0.wait_for(Option::is_some).await.ok().and_then(|deadline| *deadline);
+        match deadline {
+            Some(deadline) => deadline,
+            // Nobody is left who could begin it.
+            None => std::future::pending().await,
+        }
+    }
+}

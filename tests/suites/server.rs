@@ -180,6 +180,17 @@ fn whoever_does_not_end_is_cut_off_at_the_drain_deadline() {
 }
 
 #[test]
+fn a_second_signal_stops_the_server_at_once() {
+    let mut setup = sqlite(&["--drain-timeout", "1h"]);
+    let mut sending = setup.server.connect();
+    sending.begin_message();
+    setup.server.terminate();
+    setup.server.wait_for_log("stopping");
+    setup.server.terminate();
+    assert_eq!(setup.server.wait().code(), Some(1));
+}
+
+#[test]
 fn a_large_message_is_held_by_nobody_while_it_arrives() {
     let setup = sqlite(&[]);
     let mut client = setup.server.connect();

@@ -5,7 +5,7 @@ use crate::config::Settings;
 use crate::server::{self, Server};
 use std::io::IsTerminal;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Debug, clap::Args)]
@@ -28,12 +28,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let store = open_store(&settings).await?;
     let core = server::load_core(&settings)?;
     let server = Server::bind(settings, store, core).await?;
-    let stop = async {
-        let signal = tokio::select! {
+    let mut signals = async move || {
+        tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
-        };
+        }
+    };
+    let stop = async {
+        let signal = signals().await;
         info!(signal, "told to stop");
+        // Who asks twice does not want to wait for sessions to end. What was answered 250 is durable.
+        tokio::spawn(async move {
+            let signal = signals().await;
+            warn!(signal, "told to stop at once");
+            std::process::exit(1);
+        });
     };
     server.run(stop).await;
     Ok(())

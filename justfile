@@ -25,7 +25,7 @@ run *ARGS:
 test: setup
     cargo test --workspace --lib --bins --tests
 
-# Test the protocol core alone, natively: no wasm, no network, no database.
+# Test the protocol core alone, natively, in seconds.
 test-core:
     cargo test --package mailcell-core
     cargo test --package mailcell-tests --test native --test tables --test properties

@@ -14,7 +14,7 @@ fn main() {
     for input in ["core-wasm", "wit", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |path| workspace.join(path));
     let component = match build(&workspace, &target.join("component")).and_then(|module| encode(&module)) {
         Ok(component) => component,
         // Cargo shows the line and ends the build; an exit code of ours would add pages to it.

@@ -60,11 +60,11 @@ fn parse_parameters(
             Some((keyword, value)) => (keyword, Some(value)),
             None => (parameter, None),
         };
-        if !is_keyword(keyword) || value.is_some_and(|value| !is_value(value)) {
-            return Err(responses::BAD_PARAMETER);
-        }
         if !extended {
             return Err(responses::UNKNOWN_PARAMETER);
+        }
+        if !is_keyword(keyword) || value.is_some_and(|value| !is_value(value)) {
+            return Err(responses::BAD_PARAMETER);
         }
         let keyword = keyword.to_ascii_uppercase();
         match seen.iter().find(|(other, _)| *other == keyword) {

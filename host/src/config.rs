@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
-use values::{choice, count, duration, name, one, parse, path, size};
+use values::{choice, count, duration, name, one, parse, path, size, some};
 
 /// Where a value comes from decides how an error names it; what is wrong with it, the row says.
 type Set = fn(&mut Settings, &[String]) -> Result<(), &'static str>;
@@ -58,7 +58,7 @@ macro_rules! settings {
 settings! {
     Server "listen" "ADDRESS" "[\"127.0.0.1:2525\"]"
         "Addresses to receive mail on. Beyond loopback, whoever reaches one may leave mail for any recipient."
-        |s, texts| s.listen = texts.iter().map(|text| parse(text, "expected an address and a port such as 127.0.0.1:2525")).collect::<Result<_, _>>()?;
+        |s, texts| s.listen = some(texts)?.iter().map(|text| parse(text, "expected an address and a port such as 127.0.0.1:2525")).collect::<Result<_, _>>()?;
     Server "name" "DOMAIN" "\"\""
         "The server's name in its greeting and its trace lines; empty for the machine's."
         |s, texts| s.name = name(one(texts)?)?;

@@ -140,6 +140,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Next::ReadLine { octets_max, .. } => self.read_line(octets_max).await?,
                 Next::ReadData => self.read_data().await?,
                 Next::AwaitReply(request) => {
+                    if self.clock.is_session_over() {
+                        return Err(End::Fault(Fault::Refused("requests beyond the session's age")));
+                    }
                     let reply = self.requests.perform(request).await;
                     self.clock.restart();
                     self.cell.on_reply(&reply)?
@@ -197,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let (consumed, effects) = self.cell.on_data(&self.input[..block])?;
         self.input.advance(consumed);
         self.clock.count(consumed);
-        if let (Some(code), Next::ReadLine { .. }) = (effects.code, &effects.next) {
+        if let (Some(code), Next::ReadLine { .. } | Next::Close) = (effects.code, &effects.next) {
             info!(code, response = %String::from_utf8_lossy(&effects.output).trim_end(), "message refused");
         }
         Ok(effects)
@@ -285,6 +288,10 @@ impl Clock {
             self.window_octets = 0;
             self.restart();
         }
+    }
+
+    fn is_session_over(&self) -> bool {
+        Instant::now() > self.session_deadline
     }
 
     fn next(&self) -> (Instant, Event) {

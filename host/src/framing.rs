@@ -22,6 +22,8 @@ pub enum Frame {
 pub struct Framer {
     /// Whether the first octet has been looked at.
     started: bool,
+    /// Whether the first line has ended.
+    greeted: bool,
     /// Whether the line is too long and being dropped.
     dropping: bool,
     /// Octets of the input that are known to hold no LF.
@@ -42,10 +44,21 @@ impl Framer {
             .find(|at| *at > 0 && input[at - 1] == b'\r');
         let Some(end) = end else { return self.unfinished(input, octets_max) };
         self.searched = 0;
+        if let Some(method) = self.foreign_method(input).filter(|_| end + 1 > octets_max) {
+            return Frame::Foreign(method);
+        }
+        self.greeted = true;
         if std::mem::take(&mut self.dropping) || end + 1 > octets_max {
             return Frame::TooLong(end + 1);
         }
         Frame::Line(end - 1)
+    }
+
+    /// A first line that is too long to be handed over may be a browser's, made to carry commands behind it: its
+    /// method tells.
+    fn foreign_method(&self, input: &[u8]) -> Option<usize> {
+        let methods = [&b"GET "[..], b"POST ", b"CONNECT "];
+        methods.iter().find(|method| !self.greeted && input.starts_with(method)).map(|method| method.len())
     }
 
     fn unfinished(&mut self, input: &[u8], octets_max: usize) -> Frame {
@@ -56,6 +69,10 @@ impl Framer {
             return Frame::Incomplete;
         }
         self.searched = 0;
+        if let Some(method) = self.foreign_method(input) {
+            return Frame::Foreign(method);
+        }
+        self.greeted = true;
         match input.len() - usize::from(input.ends_with(b"\r")) {
             0 => Frame::Incomplete,
             octets => Frame::Drop(octets),
@@ -114,6 +131,9 @@ mod tests {
     #[test]
     fn another_protocol_is_seen_at_its_first_octet() {
         check("\x16\x03\x01", &["foreign"]);
+        assert_eq!(frames("POST /aaaaaaaaaaa\r\n", 8, 1)[0], "foreign");
+        assert_eq!(frames("POST /aaaaaaaaaaa\r\n", 8, 99)[0], "foreign");
+        check("A\r\nGET /aaaaaaaa\r\n", &["A", "too long"]);
         check("\r\nNOOP\r\n", &["foreign", "\nNOOP"]);
     }
 }

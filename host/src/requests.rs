@@ -88,6 +88,8 @@ impl Requests {
             },
             Err(reply) => reply,
         };
+        // Whatever became of it, the next message starts with nothing held.
+        self.held.clear();
         match &reply {
             Reply::Stored(_) => info!(%id, from, to, octets, "stored"),
             _ => info!(%id, from, to, octets, reply = ?reply, "not stored"),

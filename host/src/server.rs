@@ -27,7 +27,7 @@ const REFUSALS_MAX: usize = 256;
 /// How long the server waits after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// After the drain deadline: for a 421 to be read, and for a commit that is under way.
+/// After the drain deadline and the time of a commit that is under way: for the last response to be read.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 /// A server that listens and does not accept yet.
@@ -92,7 +92,13 @@ impl Server {
         let deadline = Instant::now() + shared.settings.drain_timeout;
         info!(sessions = permits.used(), "stopping");
         self.drain.send_replace(Some(deadline));
-        if timeout(shared.settings.drain_timeout + DRAIN_GRACE, permits.all_returned()).await.is_err() {
+        if timeout(
+            shared.settings.drain_timeout + 2 * shared.settings.database_deadline + DRAIN_GRACE,
+            permits.all_returned(),
+        )
+        .await
+        .is_err()
+        {
             warn!(sessions = permits.used(), "sessions are cut off");
         }
         shared.store.close().await;

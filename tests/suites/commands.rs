@@ -107,7 +107,10 @@ fn configuration() {
         "bad.toml:2: idle-timeout: expected a duration such as 30s, 10m or 1h, found \"soon\"",
     );
     place.fails("serve --config bad.toml", "bad.toml:2: idle-timeout: expected");
-    place.file("unknown.toml", "listen = []\n\nmessage-sise = 1\n");
+    place.fails("schema print --database mariadb://u:secret@h/d", "mariadb://u@h/d");
+    place.file("empty.toml", "listen = []\n");
+    place.fails("config check empty.toml", "empty.toml:1: listen: expected at least one value");
+    place.file("unknown.toml", "log = 'info'\n\nmessage-sise = 1\n");
     place.fails(
         "serve --config unknown.toml",
         "unknown.toml:3: there is no setting `message-sise`; is it `message-size`?",

@@ -79,6 +79,7 @@ impl Cell {
     /// # Errors
     /// See [`Fault`].
     pub fn on_reply(&mut self, reply: &Reply) -> Result<Effects, Fault> {
+        self.checker.reply(reply);
         self.call(|session, store| session.call_on_reply(store, reply))
     }
 

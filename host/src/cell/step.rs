@@ -83,6 +83,8 @@ pub(super) struct Checker {
     offered: u64,
     /// Octets that it appended of them.
     appended: u64,
+    /// Whether the last reply was a page with another one behind it.
+    page_due: bool,
 }
 
 type Checked<T> = Result<T, &'static str>;
@@ -92,11 +94,19 @@ impl Checker {
         self.offered += octets as u64;
     }
 
+    pub(super) fn reply(&mut self, reply: &Reply) {
+        self.page_due = matches!(reply, Reply::Mailboxes(page) if page.more);
+    }
+
     /// Checks a step; an error says what is wrong with it.
     pub(super) fn check(&mut self, step: wit::Step, queue: Queue) -> Checked<Effects> {
         let mut output = Vec::new();
         if step.responses.len() > limits::RESPONSES_MAX {
             return Err("too many responses");
+        }
+        // One event has one response; a second one would shift every answer behind it.
+        if step.responses.iter().rev().skip(1).any(|response| !response.more) {
+            return Err("two responses to one event");
         }
         for response in &step.responses {
             self.write_response(response, &mut output)?;
@@ -189,6 +199,7 @@ impl Checker {
                 domain.iter().try_for_each(|domain| check_name(domain))?;
             }
             Request::ExpandGroup { name } => check_name(name)?,
+            Request::NextPage if !self.page_due => return Err("a request for a page behind the last one"),
             Request::NextPage => {}
         }
         Ok(request)
@@ -209,7 +220,7 @@ fn check_message(message: &Message) -> Checked<()> {
         return Err("a subject that is too long");
     }
     match &message.date {
-        Some(date) if date.zone_minutes.abs() >= 24 * 60 => Err("a date that is none"),
+        Some(date) if date.zone_minutes.unsigned_abs() >= 24 * 60 => Err("a date that is none"),
         Some(date) if jiff::Timestamp::from_second(date.seconds).is_err() => Err("a date that is none"),
         _ => Ok(()),
     }
@@ -255,6 +266,8 @@ mod tests {
         check(step(250, &"x".repeat(507), false, close()), Queue::default(), Err("a response line that is too long"));
         check(step(250, "a", true, line()), Queue::default(), Err("a response without its last line"));
         check(step(421, "a", false, line()), Queue::default(), Err("a 421 that does not close"));
+        let two = vec![wit::Response { code: 250, enhanced: None, text: String::new(), more: false }; 2];
+        check(wit::Step { responses: two, next: line() }, Queue::default(), Err("two responses to one event"));
         let million = vec![wit::Response { code: 250, enhanced: None, text: String::new(), more: true }; 257];
         check(wit::Step { responses: million, next: close() }, Queue::default(), Err("too many responses"));
     }
@@ -262,6 +275,8 @@ mod tests {
     #[test]
     fn requests_out_of_turn_are_refused() {
         let queue = || Queue { requests: vec![Request::NextPage], ..Queue::default() };
+        let page = "a request for a page behind the last one";
+        check(wit::Step { responses: Vec::new(), next: wit::Next::AwaitReply }, queue(), Err(page));
         check(step(250, "a", false, line()), queue(), Err("a request out of turn"));
         check(
             step(250, "a", false, wit::Next::AwaitReply),

@@ -180,7 +180,8 @@ fn print(message: &Message) -> anyhow::Result<()> {
     writeln!(out)?;
     let octets = [&message.trace, &message.headers, &message.body].map(|part| String::from_utf8_lossy(part));
     for line in octets.concat().split_terminator('\n') {
-        writeln!(out, "{}", output::printable(line.strip_suffix('\r').unwrap_or(line)).replace("\\u{9}", "\t"))?;
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        writeln!(out, "{}", line.split('\t').map(output::printable).collect::<Vec<_>>().join("\t"))?;
     }
     Ok(out.flush()?)
 }

@@ -11,6 +11,7 @@ mod serve;
 mod user;
 
 use clap::{Parser, Subcommand};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Receives mail over SMTP into a database. The protocol is a WebAssembly component that can be replaced.
@@ -87,6 +88,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     if output::is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("mailcell: {}", format!("{error:#}").trim_end().replace('\n', " "));
+    let line = format!("{error:#}").trim_end().replace('\n', " ");
+    // If nobody reads it, the exit code still tells.
+    let _ = writeln!(io::stderr(), "mailcell: {}", output::printable(&line));
     ExitCode::FAILURE
 }

@@ -37,6 +37,9 @@ fn dialect(url: &str) -> anyhow::Result<Dialect> {
     match url.split_once(':') {
         Some(("sqlite", _)) => Ok(Dialect::Sqlite),
         Some(("mysql", _)) => Ok(Dialect::Mysql),
-        _ => anyhow::bail!("{url:?} is no database: expected sqlite:PATH or mysql://USER@HOST[:PORT]/NAME"),
+        _ => anyhow::bail!(
+            "{:?} is no database: expected sqlite:PATH or mysql://USER@HOST[:PORT]/NAME",
+            output::without_password(url)
+        ),
     }
 }

@@ -25,13 +25,22 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     start_log(&settings);
     // Before anything is taken, so that a signal that comes early is not lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let store = open_store(&settings).await?;
-    let core = server::load_core(&settings)?;
-    let server = Server::bind(settings, store, core).await?;
     let mut signals = async move || {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    let ready = async {
+        let store = open_store(&settings).await?;
+        let core = server::load_core(&settings)?;
+        Server::bind(settings, store, core).await
+    };
+    let server = tokio::select! {
+        server = ready => server?,
+        signal = signals() => {
+            info!(signal, "told to stop before it was ready");
+            return Ok(());
         }
     };
     let stop = async {
@@ -53,6 +62,8 @@ fn start_log(settings: &Settings) {
         .with_max_level(LevelFilter::from_level(settings.log))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // A log that nobody reads any more must not cost a session.
+        .log_internal_errors(false);
     if settings.log_json { log.json().init() } else { log.init() }
 }

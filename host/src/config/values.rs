@@ -7,6 +7,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub(super) fn some(texts: &[String]) -> Result<&[String], &'static str> {
+    if texts.is_empty() { Err("expected at least one value") } else { Ok(texts) }
+}
+
 pub(super) fn one(texts: &[String]) -> Result<&str, &'static str> {
     match texts {
         [text] => Ok(text),

@@ -48,11 +48,11 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     subject TEXT,
     date TEXT NOT NULL,
     date_zone INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    received_at TEXT NOT NULL,
     headers BLOB NOT NULL,
     body BLOB NOT NULL,
-    trace BLOB NOT NULL,
-    size INTEGER NOT NULL,
-    received_at TEXT NOT NULL
+    trace BLOB NOT NULL
 ) STRICT",
         "CREATE INDEX messages_received_at ON messages (received_at)",
         "CREATE TABLE users (

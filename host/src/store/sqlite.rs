@@ -72,10 +72,30 @@ fn open_connections(path: &Path, deadline: Duration) -> Result<(Writer, Vec<Conn
 fn connect(path: &Path, deadline: Duration) -> Result<Connection> {
     let connection = Connection::open(path).map_err(fault)?;
     connection.busy_timeout(deadline).map_err(fault)?;
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(fault)?;
+    switch_to_wal(&connection, deadline)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
     connection.pragma_update(None, "journal_size_limit", WAL_OCTETS_KEPT).map_err(fault)?;
     Ok(connection)
+}
+
+/// The switch does not wait for other processes by itself, as every other statement does.
+fn switch_to_wal(connection: &Connection, deadline: Duration) -> Result<()> {
+    let until = std::time::Instant::now() + deadline;
+    loop {
+        let mode = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        match mode {
+            Ok(mode) if mode == "wal" => return Ok(()),
+            Ok(mode) => return Err(StoreError::Setting(format!("a file is needed, and this one is kept in {mode}"))),
+            Err(error) if is_busy(&error) && std::time::Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(fault(error)),
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// Brings the schema up to the last of `migrations`; touches nothing when it is there.

@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// How long an idle connection is trusted: less than what firewalls and servers commonly allow.
 const IDLE_MAX: Duration = Duration::from_secs(240);
+/// How long the server keeps a connection that says nothing, and the locks of one that died.
+const SERVER_IDLE_SECONDS_MAX: u64 = 300;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// What the driver accepts from the server, in octets: the most that a server can be set to. What we send is
 /// checked against the server's own limit, before sending.
@@ -104,10 +106,10 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(options: &MysqlOptions) -> Result<Self> {
         let unclear = |what: &str| StoreError::Setting(format!("the database address {what}"));
-        let url = Opts::from_url(&options.url).map_err(|error| unclear(&format!("cannot be read: {error}")))?;
         if options.url.contains('?') {
             return Err(unclear("takes no parameters; use the settings"));
         }
+        let url = Opts::from_url(&options.url).map_err(|error| unclear(&format!("cannot be read: {error}")))?;
         let database = url.db_name().filter(|name| !name.is_empty()).ok_or_else(|| unclear("names no database"))?;
         let user = url.user().ok_or_else(|| unclear("names no user"))?;
         let host = url.ip_or_hostname().trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -151,7 +153,8 @@ impl Connector {
         let session = format!(
             "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,\
              NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00', SESSION autocommit = 1, \
-             SESSION innodb_lock_wait_timeout = {lock_wait}"
+             SESSION innodb_lock_wait_timeout = {lock_wait}, SESSION lock_wait_timeout = {lock_wait}, \
+             SESSION wait_timeout = {SERVER_IDLE_SECONDS_MAX}"
         );
         link.run(&session, until).await?;
         let mut rows = link.rows("SELECT @@max_allowed_packet", (), until).await?;
@@ -231,7 +234,7 @@ impl Link {
     /// Takes the transaction back after `fault`; without success the link is broken, and the server does it.
     pub(super) async fn roll_back(&mut self, fault: &Fault, until: Instant) {
         if fault.leaves_link() {
-            let _ = self.run("ROLLBACK", until).await;
+            self.broken |= self.run("ROLLBACK", until).await.is_err();
         }
     }
 

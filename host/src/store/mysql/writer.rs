@@ -118,7 +118,7 @@ impl Writer {
 
 /// Whether the messages of a transaction are there: all of them or none.
 async fn stored(link: &mut Link, ids: &[Uuid], until: Instant) -> std::result::Result<bool, Fault> {
-    let sql = format!("SELECT id FROM messages WHERE id IN ({}) LOCK IN SHARE MODE", marks(ids.len()));
+    let sql = format!("SELECT id FROM messages WHERE id IN ({}) FOR UPDATE", marks(ids.len()));
     let ids: Vec<Value> = ids.iter().map(|id| Value::from(id.as_bytes())).collect();
     let wanted = ids.len();
     Ok(link.rows(&sql, ids, until).await?.len() == wanted)

@@ -117,6 +117,8 @@ impl<B: Backend> Queue<B> {
             Err(_) => {
                 // Either the answer got in before the channel closed, or the writer sees it closed: never both.
                 wait.close();
+                // What nobody waits for takes no memory behind a writer that is stuck.
+                self.lock().work.retain(|work| !matches!(work, Work::Message(job) if job.cancelled()));
                 wait.try_recv().unwrap_or_else(|_| Err(late(limit)))
             }
         }

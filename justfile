@@ -27,26 +27,25 @@ test: setup
 
 # Test the protocol core alone, natively, in seconds.
 test-core:
-    cargo test --package mailcell-core
-    cargo test --package mailcell-tests --test native --test tables --test properties
+    cargo test --package mailcell-core --package mailcell-conformance
 
 # Rewrite what the transcripts in tests/sessions expect from what the core says; look at the diff.
 rewrite-transcripts:
-    MAILCELL_REWRITE=1 cargo test --package mailcell-tests --test native
+    MAILCELL_REWRITE=1 cargo test --package mailcell-conformance --test native
 
 # Check formatting and lints.
 lint:
     cargo fmt --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo clippy --package mailcell-core --target wasm32-unknown-unknown --target-dir target/component --locked -- -D warnings
+    cargo clippy --package mailcell-core --features component --package mailcell-core-hostile --package mailcell-core-variant --target wasm32-unknown-unknown --target-dir target/component --locked -- -D warnings
 
 # Check licences and sources of the dependencies (needs cargo-deny).
 deny:
     cargo deny check bans licenses sources
 
-# Build the protocol core and tell what it is.
+# Build the protocol core, and check it against the specification.
 core:
-    cargo run --quiet -- core inspect target/mailcell-core.wasm
+    cargo run --quiet -- core check target/mailcell-core.wasm
 
 # What continuous integration runs.
 ci:

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
+use wasm_encoder::ComponentSection;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -28,7 +29,8 @@ fn main() {
 fn build(workspace: &Path, target: &Path) -> Result<Vec<u8>, String> {
     let output = Command::new(var("CARGO"))
         .current_dir(workspace)
-        .args(["rustc", "--package", "mailcell-core", "--lib", "--profile", "core", "--target", TARGET])
+        .args(["rustc", "--package", "mailcell-core", "--lib", "--features", "component"])
+        .args(["--profile", "core", "--target", TARGET])
         // As a crate type of this one build: an rlib beside the cdylib would turn link-time optimisation off.
         .args(["--crate-type", "cdylib", "--target-dir"])
         .arg(target)
@@ -57,7 +59,15 @@ fn encode(module: &[u8]) -> Result<Vec<u8>, String> {
         .validate(true)
         .module(module)
         .and_then(|encoder| encoder.encode())
+        .map(|component| with_version(component, &var("CARGO_PKG_VERSION")))
         .map_err(|error| format!("the core is no component: {error:#}"))
+}
+
+/// Adds the custom section that the tools of the component model know as a component's version.
+fn with_version(mut component: Vec<u8>, version: &str) -> Vec<u8> {
+    wasm_encoder::CustomSection { name: "version".into(), data: version.as_bytes().into() }
+        .append_to_component(&mut component);
+    component
 }
 
 fn write(path: &Path, bytes: &[u8]) {

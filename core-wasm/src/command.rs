@@ -1,5 +1,7 @@
 //! The verbs: what they are called, what they take, what HELP says of them.
 
+use serde::{Deserialize, Serialize};
+
 /// A row of the table.
 #[derive(Debug)]
 pub struct Row {
@@ -16,7 +18,7 @@ pub struct Row {
 macro_rules! verbs {
     ($($verb:ident $name:literal $syntax:literal $help:literal)*) => {
         /// A command that the server knows.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[allow(missing_docs, reason = "the table says it")]
         pub enum Verb { $($verb),* }
 

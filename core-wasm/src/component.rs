@@ -1,37 +1,74 @@
 //! The skin towards WebAssembly: generated types outside, plain ones inside. One instance serves one session.
 
-use crate::{Event, MailboxPage, Next, Order, Reply, Request, Session, Step};
+use crate::step::{Core, Due, Event, Input, MailboxPage, Next, Order, Position, Reply, Request, Snapshot, Step};
+use exports::mailcell::smtp::migration as moving;
 use exports::mailcell::smtp::session as wit;
 use mailcell::smtp::mail_store as store;
+use std::borrow::Cow;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 
-wit_bindgen::generate!({ path: "../wit", world: "core" });
-export!(Component);
+wit_bindgen::generate!({ path: "../wit", world: "core", pub_export_macro: true });
 
-struct Component;
+/// Makes the exports of a component of a [`Core`]: once, in a crate of the type `cdylib`.
+#[macro_export]
+macro_rules! export_core {
+    ($core:ty) => {
+        #[allow(unsafe_code, unreachable_pub, reason = "the generated export glue needs it")]
+        mod exports {
+            use super::*;
+
+            type Component = $crate::component::Component<$core>;
+            $crate::component::export!(Component with_types_in $crate::component);
+        }
+    };
+}
+
+/// A core as a component.
+pub struct Component<C>(PhantomData<C>);
 
 thread_local! {
-    static SESSION: RefCell<Option<Session>> = const { RefCell::new(None) };
+    static SESSION: RefCell<Option<Box<dyn Session>>> = const { RefCell::new(None) };
 }
 
-fn with_session<T>(event: impl FnOnce(&mut Session) -> T) -> T {
-    SESSION.with_borrow_mut(|session| event(session.as_mut().expect("open comes first")))
+/// What every core does once its session is there.
+trait Session {
+    fn deliver(&mut self, input: Input<'_>) -> wit::DataStep;
+    fn save(&self, schema: u32) -> Snapshot;
 }
 
-impl wit::Guest for Component {
+impl<C: Core> Session for C {
+    fn deliver(&mut self, input: Input<'_>) -> wit::DataStep {
+        let answer = Core::deliver(self, input);
+        wit::DataStep { consumed: answer.consumed as u32, step: queue(answer.step) }
+    }
+
+    fn save(&self, schema: u32) -> Snapshot {
+        Core::save(self, schema)
+    }
+}
+
+fn with_session<T>(act: impl FnOnce(&mut dyn Session) -> T) -> T {
+    SESSION.with_borrow_mut(|session| act(session.as_mut().expect("open or restore comes first").as_mut()))
+}
+
+fn deliver(input: Input<'_>) -> wit::DataStep {
+    with_session(|session| session.deliver(input))
+}
+
+impl<C: Core + 'static> wit::Guest for Component<C> {
     fn open(config: Vec<(String, String)>, _peer: wit::Peer) -> wit::Step {
-        let (session, step) = Session::open(&config);
-        SESSION.set(Some(session));
+        let (session, step) = C::open(&config);
+        SESSION.set(Some(Box::new(session)));
         queue(step)
     }
 
     fn on_line(line: Vec<u8>) -> wit::Step {
-        queue(with_session(|session| session.on_line(&line)))
+        deliver(Input::Line(line.into())).step
     }
 
     fn on_data(block: Vec<u8>) -> wit::DataStep {
-        let data = with_session(|session| session.on_data(block));
-        wit::DataStep { consumed: data.consumed as u32, step: queue(data.step) }
+        deliver(Input::Data(block.into()))
     }
 
     fn on_reply(reply: wit::Reply) -> wit::Step {
@@ -43,7 +80,7 @@ impl wit::Guest for Component {
             wit::Reply::Refused => Reply::Refused,
             wit::Reply::Ext(extension) => panic!("a reply that this core did not ask for: {}", extension.name),
         };
-        queue(with_session(|session| session.on_reply(reply)))
+        deliver(Input::Reply(Cow::Owned(reply))).step
     }
 
     fn on_event(event: wit::Event) -> wit::Step {
@@ -54,8 +91,40 @@ impl wit::Guest for Component {
             wit::Event::Drain => Event::Drain,
             wit::Event::Ext(_) => Event::Unknown,
         };
-        queue(with_session(|session| session.on_event(event)))
+        deliver(Input::Event(event)).step
     }
+}
+
+impl<C: Core + 'static> moving::Guest for Component<C> {
+    fn schemas() -> moving::SchemaNumbers {
+        let schemas = C::schemas();
+        moving::SchemaNumbers { writes: schemas.writes, reads: schemas.reads }
+    }
+
+    fn save(schema: u32) -> moving::Snapshot {
+        let saved = with_session(|session| session.save(schema));
+        moving::Snapshot { position: position(saved.position), state: saved.state }
+    }
+
+    fn restore(
+        config: Vec<(String, String)>,
+        _peer: wit::Peer,
+        schema: u32,
+        state: Vec<u8>,
+    ) -> Result<moving::Position, String> {
+        let (session, at) = C::restore(&config, schema, &state)?;
+        SESSION.set(Some(Box::new(session)));
+        Ok(position(at))
+    }
+}
+
+fn position(position: Position) -> moving::Position {
+    let next = match position.due {
+        Due::Line { octets_max, secret } => wit::Next::ReadLine(wit::LineLimits { octets_max, secret }),
+        Due::Data => wit::Next::ReadData,
+        Due::Reply => wit::Next::AwaitReply,
+    };
+    moving::Position { next, octets: position.octets }
 }
 
 /// Hands orders and the request to the host, and gives the rest of the step.
@@ -67,7 +136,7 @@ fn queue(step: Step) -> wit::Step {
         }
     }
     let next = match step.next {
-        Next::ReadLine { octets_max } => wit::Next::ReadLine(wit::LineLimits { octets_max, secret: false }),
+        Next::ReadLine { octets_max, secret } => wit::Next::ReadLine(wit::LineLimits { octets_max, secret }),
         Next::ReadData => wit::Next::ReadData,
         Next::AwaitReply(request) => {
             ask(request);
@@ -93,7 +162,7 @@ fn ask(request: Request) {
             mail_from: message.mail_from,
             rcpt_to: message.rcpt_to,
             client_name: message.client_name,
-            protocol: message.protocol.to_owned(),
+            protocol: message.protocol.into_owned(),
             subject: message.subject,
             date: message.date.map(|date| store::Date { seconds: date.seconds, zone_minutes: date.zone_minutes }),
             header_octets: message.header_octets,

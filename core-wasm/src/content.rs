@@ -5,9 +5,10 @@ use crate::limits::{FIELD_NAME_OCTETS_MAX, FIELD_OCTETS_MAX};
 use crate::step::Date;
 use jiff::fmt::rfc2822::DateTimeParser;
 use mail_parser::{HeaderValue, parsers::MessageStream};
+use serde::{Deserialize, Serialize};
 
 /// Where in the header section the reader is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Position {
     LineStart,
     /// A CR at the start of a line: half of the empty line that ends the section.
@@ -24,7 +25,7 @@ enum Position {
 }
 
 /// A field that is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Field {
     Subject,
     Date,
@@ -32,7 +33,7 @@ enum Field {
 }
 
 /// Reads a header section.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ContentReader {
     position: Position,
     field: Field,
@@ -56,6 +57,14 @@ impl ContentReader {
             line_start: 0,
             body_start: 0,
         }
+    }
+
+    /// Whether nothing is held beyond its bound, as is so in every reader that only [`ContentReader::read`] has changed.
+    pub(crate) fn is_bounded(&self) -> bool {
+        let fields = [&self.subject, &self.date].into_iter().flatten();
+        self.name.len() <= FIELD_NAME_OCTETS_MAX
+            && fields.into_iter().all(|field| field.len() <= FIELD_OCTETS_MAX)
+            && self.line_start.max(self.body_start) <= self.octets
     }
 
     /// Octets read so far.

@@ -4,9 +4,10 @@
 //! the octets are cut into blocks.
 
 use crate::limits::DATA_LINE_OCTETS_MAX;
+use serde::{Deserialize, Serialize};
 
 /// What is wrong with a message so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Faults {
     /// A line longer than [`DATA_LINE_OCTETS_MAX`].
     pub(crate) long_line: bool,
@@ -28,7 +29,7 @@ pub(crate) struct Scan {
 }
 
 /// What was read last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Position {
     /// CRLF, or the command line of DATA itself.
     LineStart,
@@ -43,7 +44,7 @@ enum Position {
 }
 
 /// Reads message octets block by block, in place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DataReader {
     position: Position,
     /// Octets of the line so far, the stuffed dot not counted.

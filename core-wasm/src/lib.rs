@@ -18,6 +18,7 @@
 //! |---|---|
 //! | `step` | the boundary in plain Rust: events in, effects out |
 //! | `session` | the session: check, parse, carry out |
+//! | `session/snapshot` | a session as bytes and back |
 //! | `sequence` | which command is allowed in which state: one table |
 //! | `command` | verbs, their syntax and help: one table |
 //! | `responses` | everything the server says: one table |
@@ -43,10 +44,15 @@ mod settings;
 mod step;
 
 #[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
 #[allow(unsafe_code, reason = "the generated export glue needs it")]
-mod component;
+pub mod component;
+
+#[cfg(all(target_arch = "wasm32", feature = "component"))]
+export_core!(Session);
 
 pub use session::Session;
 pub use step::{
-    DataStep, Date, EnhancedStatus, Event, MailboxPage, Message, Next, Order, Reply, Request, Response, Step,
+    Answer, Config, Core, Date, Due, EnhancedStatus, Event, Input, MailboxPage, Message, Next, Order, Position, Reply,
+    Request, Response, Schemas, Snapshot, Step,
 };

@@ -4,9 +4,10 @@ use crate::content::ContentReader;
 use crate::data::{self, DataReader};
 use crate::settings::Settings;
 use crate::step::Order;
+use serde::{Deserialize, Serialize};
 
 /// Why a message is refused, the worst first: of several faults, that one is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Fault {
     LongLine,
     MessageTooLarge,
@@ -16,7 +17,7 @@ pub(crate) enum Fault {
 
 /// A message being received. Once it has a fault, its octets are read and dropped up to the real end of data:
 /// answering earlier would turn the rest of it into commands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Reading {
     /// Whether the high-order bit of every octet is cleared.
     seven_bit: bool,
@@ -46,6 +47,11 @@ impl Reading {
 
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault
+    }
+
+    /// Octets that the host holds of the message: none once it has a fault.
+    pub(crate) fn appended_octets(&self) -> u64 {
+        if self.fault.is_some() { 0 } else { self.content.octets() }
     }
 
     /// Reads a block; what is kept of it stays in its memory.

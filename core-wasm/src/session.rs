@@ -8,7 +8,12 @@ use crate::reading::{Fault, Reading};
 use crate::responses::{self, Template};
 use crate::sequence::{self, State, Verdict};
 use crate::settings::Settings;
-use crate::step::{DataStep, Event, MailboxPage, Message, Next, Reply, Request, Response, Step};
+use crate::step::{Answer, Config, Core, Event, Input, MailboxPage, Message, Next, Position, Reply, Request};
+use crate::step::{Response, Schemas, Snapshot, Step};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+mod snapshot;
 
 /// One SMTP session.
 #[derive(Clone, Debug)]
@@ -25,7 +30,7 @@ pub struct Session {
 }
 
 /// What HELO or EHLO said.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Greeting {
     client_name: String,
     /// EHLO. A session greeted by HELO is one of RFC 821: no extensions, no enhanced status codes, 7-bit data.
@@ -33,14 +38,14 @@ struct Greeting {
 }
 
 /// What MAIL and RCPT said.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Transaction {
     mail_from: String,
     rcpt_to: Vec<String>,
 }
 
 /// The request whose reply is outstanding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Awaiting {
     /// A list of mailboxes; whether a page of it has been sent.
     Lookup {
@@ -61,9 +66,42 @@ enum Outcome {
 
 use Outcome::{Ask, Close, ReadData, Respond, RespondLines};
 
+impl Core for Session {
+    fn open(config: &Config) -> (Session, Step) {
+        Session::open(config)
+    }
+
+    fn deliver(&mut self, input: Input<'_>) -> Answer {
+        match input {
+            Input::Line(line) => self.on_line(&line).into(),
+            Input::Data(block) => self.on_data(block.into_owned()),
+            Input::Reply(reply) => self.on_reply(&reply).into(),
+            Input::Event(event) => self.on_event(event).into(),
+        }
+    }
+
+    fn schemas() -> Schemas {
+        Schemas { writes: vec![snapshot::SCHEMA], reads: vec![snapshot::SCHEMA] }
+    }
+
+    fn save(&self, schema: u32) -> Snapshot {
+        assert_eq!(schema, snapshot::SCHEMA, "another layout than `schemas` names");
+        Snapshot { position: self.position(), state: self.to_state() }
+    }
+
+    fn restore(config: &Config, schema: u32, state: &[u8]) -> Result<(Session, Position), String> {
+        if schema != snapshot::SCHEMA {
+            return Err(format!("layout {schema} is not known"));
+        }
+        let session = Session::from_state(Settings::from_pairs(config), state)?;
+        let position = session.position();
+        Ok((session, position))
+    }
+}
+
 impl Session {
     /// Starts a session and greets the client.
-    pub fn open(config: &[(String, String)]) -> (Session, Step) {
+    pub fn open(config: &Config) -> (Session, Step) {
         let mut session = Session {
             settings: Settings::from_pairs(config),
             started: false,
@@ -110,7 +148,7 @@ impl Session {
     }
 
     /// A block of message data. Message octets come back in the block's own memory.
-    pub fn on_data(&mut self, block: Vec<u8>) -> DataStep {
+    pub fn on_data(&mut self, block: Vec<u8>) -> Answer {
         let reading = self.reading.as_mut().expect("data is not due");
         let read = reading.read(block, &self.settings);
         let mut step = match read.ended {
@@ -118,18 +156,18 @@ impl Session {
             false => Step::nothing(Next::ReadData),
         };
         step.orders = read.orders;
-        DataStep { consumed: read.consumed, step }
+        Answer { consumed: read.consumed, step }
     }
 
     /// The answer to the outstanding request.
-    pub fn on_reply(&mut self, reply: Reply) -> Step {
+    pub fn on_reply(&mut self, reply: &Reply) -> Step {
         let awaiting = self.awaiting.take().expect("a reply is not due");
         match (awaiting, reply) {
             (_, Reply::Unavailable) => self.fail(responses::NO_DATABASE),
             (Awaiting::Lookup { verb, begun }, Reply::Mailboxes(page)) => self.list(verb, begun, page),
             (Awaiting::Store, Reply::Stored(id)) => {
                 self.errors = 0;
-                self.finish(Respond(responses::STORED.with(&id)))
+                self.finish(Respond(responses::STORED.with(id)))
             }
             (Awaiting::Store, Reply::OutOfSpace) => self.finish(Respond(responses::OUT_OF_SPACE.plain())),
             (Awaiting::Store, Reply::Refused) => self.finish(Respond(responses::REFUSED.plain())),
@@ -248,7 +286,7 @@ impl Session {
         Ok(Ask(Awaiting::Lookup { verb, begun: false }, request))
     }
 
-    fn list(&mut self, verb: Verb, begun: bool, page: MailboxPage) -> Step {
+    fn list(&mut self, verb: Verb, begun: bool, page: &MailboxPage) -> Step {
         if page.mailboxes.is_empty() && !begun && !page.more {
             return self.finish_error(Some(verb), not_found(verb));
         }
@@ -289,7 +327,7 @@ impl Session {
             mail_from: transaction.mail_from,
             rcpt_to: transaction.rcpt_to,
             client_name: greeting.client_name.clone(),
-            protocol: if greeting.extended { "ESMTP" } else { "SMTP" },
+            protocol: Cow::Borrowed(if greeting.extended { "ESMTP" } else { "SMTP" }),
             subject: reading.content().subject(),
             date: reading.content().date(),
             header_octets: reading.content().header_octets(),
@@ -304,7 +342,7 @@ impl Session {
 
     fn read_line(&self) -> Next {
         // The longest of all commands decides: the host frames a line before anyone knows its verb.
-        Next::ReadLine { octets_max: self.command_octets_max(Verb::Mail) as u32 }
+        Next::ReadLine { octets_max: self.command_octets_max(Verb::Mail) as u32, secret: false }
     }
 
     fn command_octets_max(&self, verb: Verb) -> usize {

@@ -1,6 +1,7 @@
 //! What the host configures when it opens a session.
 
 use crate::limits;
+use crate::step::Config;
 use std::str::FromStr;
 
 /// The keys that this core knows, read from the pairs of `open`.
@@ -27,7 +28,7 @@ impl Settings {
     ///
     /// # Panics
     /// On a value that is none of its key's: the host checks its configuration before it opens a session.
-    pub(crate) fn from_pairs(pairs: &[(String, String)]) -> Settings {
+    pub(crate) fn from_pairs(pairs: &Config) -> Settings {
         let get = |key: &str| pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
         let number = |key: &str, default: u64| get(key).map_or(default, |value| parse(key, value));
         Settings {

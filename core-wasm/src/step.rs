@@ -38,7 +38,7 @@ pub struct Message {
     /// The argument of HELO or EHLO.
     pub client_name: String,
     /// `SMTP` or `ESMTP`.
-    pub protocol: &'static str,
+    pub protocol: Cow<'static, str>,
     /// The first `Subject`, decoded.
     pub subject: Option<String>,
     /// The first `Date`, if it is one.
@@ -125,6 +125,8 @@ pub enum Next {
     ReadLine {
         /// The bound.
         octets_max: u32,
+        /// Whether the line is a secret that logs and recordings must mask.
+        secret: bool,
     },
     /// Blocks of message data.
     ReadData,
@@ -145,13 +147,123 @@ pub struct Step {
     pub next: Next,
 }
 
-/// The effects of a block of message data.
+/// What a session is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataStep {
-    /// Octets of the block that were read.
+pub enum Input<'a> {
+    /// A line without its CRLF, while [`Next::ReadLine`] is due.
+    Line(Cow<'a, [u8]>),
+    /// A block of message data, while [`Next::ReadData`] is due. A core may take its memory for the orders that it gives.
+    Data(Cow<'a, [u8]>),
+    /// The answer to the outstanding request.
+    Reply(Cow<'a, Reply>),
+    /// What is neither input nor a reply.
+    Event(Event),
+}
+
+/// What a session does about an input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Octets that were read of [`Input::Data`]; 0 for everything else.
     pub consumed: usize,
     /// The effects.
     pub step: Step,
+}
+
+/// Keys and values, as a session is opened with.
+pub type Config = [(String, String)];
+
+/// What host and core must agree on wherever a session changes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// What is due.
+    pub due: Due,
+    /// Octets appended to the message since it began, was discarded or was stored.
+    pub octets: u64,
+}
+
+/// What a session waits for: a [`Next`] without the request itself, which is the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// See [`Next::ReadLine`].
+    Line {
+        /// The bound, CRLF counted.
+        octets_max: u32,
+        /// Whether it is a secret.
+        secret: bool,
+    },
+    /// See [`Next::ReadData`].
+    Data,
+    /// See [`Next::AwaitReply`].
+    Reply,
+}
+
+/// The layouts of saved sessions that a core knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schemas {
+    /// What it writes, the preferred one first.
+    pub writes: Vec<u32>,
+    /// What it reads.
+    pub reads: Vec<u32>,
+}
+
+/// A session as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where it stands.
+    pub position: Position,
+    /// Everything else that the core knows of it.
+    pub state: Vec<u8>,
+}
+
+/// A protocol core: [`crate::Session`], or one that is built around it. `export_core!` makes a component of it.
+pub trait Core {
+    /// Starts a session.
+    fn open(config: &Config) -> (Self, Step)
+    where
+        Self: Sized;
+
+    /// Tells the session what happened.
+    ///
+    /// # Panics
+    /// When something else is due.
+    fn deliver(&mut self, input: Input<'_>) -> Answer;
+
+    /// The layouts that [`Core::save`] and [`Core::restore`] know.
+    fn schemas() -> Schemas
+    where
+        Self: Sized;
+
+    /// Gives the session in a layout of [`Schemas::writes`].
+    ///
+    /// # Panics
+    /// On another layout, and when the session is over.
+    fn save(&self, schema: u32) -> Snapshot;
+
+    /// Takes a session over.
+    ///
+    /// # Errors
+    /// When the state is none of that layout.
+    fn restore(config: &Config, schema: u32, state: &[u8]) -> Result<(Self, Position), String>
+    where
+        Self: Sized;
+}
+
+impl Next {
+    /// What is due; nothing at the end.
+    pub fn due(&self) -> Option<Due> {
+        match *self {
+            Next::ReadLine { octets_max, secret } => Some(Due::Line { octets_max, secret }),
+            Next::ReadData => Some(Due::Data),
+            Next::AwaitReply(_) => Some(Due::Reply),
+            Next::Close => None,
+        }
+    }
+}
+
+impl From<Step> for Answer {
+    fn from(step: Step) -> Answer {
+        Answer { consumed: 0, step }
+    }
 }
 
 impl Step {

@@ -3,146 +3,17 @@
 //!
 //! A flag wins over the environment, the environment over the file, the file over the default.
 
+mod table;
 mod values;
 
+pub use table::{Group, SETTINGS, Setting};
+
 use crate::store::TlsMode;
-use mailcell_core::limits;
+use crate::swap::keys::TrustedKeys;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
-use values::{choice, count, duration, name, one, parse, path, size, some};
-
-/// Where a value comes from decides how an error names it; what is wrong with it, the row says.
-type Set = fn(&mut Settings, &[String]) -> Result<(), &'static str>;
-
-/// Which commands take a setting as a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// The server.
-    Server,
-    /// Whatever opens the database.
-    Database,
-}
-
-/// A row of the table.
-pub struct Setting {
-    /// The key, and the flag.
-    pub name: &'static str,
-    /// What a value looks like.
-    pub value: &'static str,
-    /// As it would be written in the file.
-    pub default: &'static str,
-    /// Who takes it.
-    pub group: Group,
-    /// One sentence, or two.
-    pub help: &'static str,
-    /// Whether it may be given several times.
-    pub is_list: bool,
-    set: Set,
-}
-
-macro_rules! settings {
-    ($($group:ident $name:literal $value:literal $default:literal $help:literal
-       |$settings:ident, $text:pat_param| $set:expr;)*) => {
-        /// All settings, in the order of the file.
-        pub const SETTINGS: &[Setting] = &[$(Setting {
-            name: $name, value: $value, default: $default, group: Group::$group, help: $help,
-            is_list: settings!(@is_list $default),
-            set: |$settings, values| { let $text = values; $set; Ok(()) },
-        }),*];
-    };
-    (@is_list $default:literal) => { $default.as_bytes()[0] == b'[' };
-}
-
-settings! {
-    Server "listen" "ADDRESS" "[\"127.0.0.1:2525\"]"
-        "Addresses to receive mail on. Beyond loopback, whoever reaches one may leave mail for any recipient."
-        |s, texts| s.listen = some(texts)?.iter().map(|text| parse(text, "expected an address and a port such as 127.0.0.1:2525")).collect::<Result<_, _>>()?;
-    Server "name" "DOMAIN" "\"\""
-        "The server's name in its greeting and its trace lines; empty for the machine's."
-        |s, texts| s.name = name(one(texts)?)?;
-    Server "core" "FILE" "\"\""
-        "The protocol core, a WebAssembly component; empty for the one that the server carries."
-        |s, texts| s.core = path(one(texts)?);
-    Database "database" "URL" "\"sqlite:mailcell.db\""
-        "Where mail is kept: sqlite:PATH or mysql://USER@HOST[:PORT]/NAME."
-        |s, texts| s.database = one(texts)?.to_owned();
-    Database "database-password-file" "FILE" "\"\""
-        "A file that holds the database's password, if MAILCELL_DATABASE_PASSWORD does not."
-        |s, texts| s.database_password_file = path(one(texts)?);
-    Database "database-tls" "MODE" "\"disabled\""
-        "TLS to a mysql: database: disabled, required (certificate and name are verified), or insecure (encrypted, not verified)."
-        |s, texts| s.database_tls = match one(texts)? {
-            "disabled" => TlsMode::Disabled,
-            "required" => TlsMode::Required,
-            "insecure" => TlsMode::Insecure,
-            _ => return Err("expected disabled, required or insecure"),
-        };
-    Database "database-ca-file" "FILE" "\"\""
-        "The certificate authority that the database's certificate must come from, as PEM; empty for the public ones."
-        |s, texts| s.database_ca_file = path(one(texts)?);
-    Database "database-deadline" "DURATION" "\"20s\""
-        "How long a client waits for the database before it gets a 421."
-        |s, texts| s.database_deadline = duration(one(texts)?)?;
-    Server "message-size" "SIZE" "\"25MiB\""
-        "The largest message; less when the database takes less."
-        |s, texts| s.message_size = size(one(texts)?)?;
-    Server "header-size" "SIZE" "\"256KiB\""
-        "The largest header section of a message."
-        |s, texts| s.header_size = size(one(texts)?)?;
-    Server "recipients" "COUNT" "100"
-        "Recipients of one message, at most 100."
-        |s, texts| s.recipients = count(one(texts)?, limits::RECIPIENTS_MAX as u64, "expected a number from 1 to 100")? as u32;
-    Server "lookup" "on|off" "\"on\""
-        "Whether VRFY and EXPN are answered."
-        |s, texts| s.lookup = choice(one(texts)?, "on", "off", "expected on or off")?;
-    Server "bare-newlines" "refuse|keep" "\"refuse\""
-        "What becomes of a message with a bare CR, a bare LF or a NUL: it is refused, or stored as it came."
-        |s, texts| s.keep_bare_newlines = choice(one(texts)?, "keep", "refuse", "expected refuse or keep")?;
-    Server "errors" "COUNT" "20"
-        "The error that ends a session."
-        |s, texts| s.errors = count(one(texts)?, u32::MAX.into(), "expected a number from 1")? as u32;
-    Server "idle-timeout" "DURATION" "\"10m\""
-        "How long a session may go without a complete command or enough message data."
-        |s, texts| s.idle_timeout = duration(one(texts)?)?;
-    Server "session-age" "DURATION" "\"1h\""
-        "How long a session may last."
-        |s, texts| s.session_age = duration(one(texts)?)?;
-    Server "data-rate" "OCTETS" "500"
-        "Message data keeps a session from being idle at so many octets a second, over a minute."
-        |s, texts| s.data_rate = count(one(texts)?, u32::MAX.into(), "expected a number of octets from 1")?;
-    Server "write-timeout" "DURATION" "\"1m\""
-        "How long a client may take to read what it is sent."
-        |s, texts| s.write_timeout = duration(one(texts)?)?;
-    Server "connections" "COUNT" "10000"
-        "Connections at once; less when descriptors or memory mappings do not allow it."
-        |s, texts| s.connections = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
-    Server "network-connections" "COUNT" "100"
-        "Connections at once from one client network: an IPv4 address or an IPv6 /64. Loopback is excepted."
-        |s, texts| s.network_connections = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
-    Server "message-memory" "SIZE" "\"256KiB\""
-        "How much of an arriving message is held in memory; more goes to a spool file."
-        |s, texts| s.message_memory = size(one(texts)?)? as usize;
-    Server "spool-size" "SIZE" "\"1GiB\""
-        "All spool files together; beyond that messages get a 452."
-        |s, texts| s.spool_size = size(one(texts)?)?;
-    Server "spool-directory" "DIRECTORY" "\"\""
-        "Where spool files are made, which have no name; empty for the system's temporary directory."
-        |s, texts| s.spool_directory = path(one(texts)?).unwrap_or_else(std::env::temp_dir);
-    Server "store-memory" "SIZE" "\"256MiB\""
-        "Memory for messages on their way into the database, all together."
-        |s, texts| s.store_memory = size(one(texts)?)?;
-    Server "drain-timeout" "DURATION" "\"30s\""
-        "How long a session may take to end its command when the server is stopped."
-        |s, texts| s.drain_timeout = duration(one(texts)?)?;
-    Server "log" "LEVEL" "\"info\""
-        "What is logged: error, warn, info, debug or trace."
-        |s, texts| s.log = parse(one(texts)?, "expected error, warn, info, debug or trace")?;
-    Server "log-format" "text|json" "\"text\""
-        "Lines for people, or JSON objects."
-        |s, texts| s.log_json = choice(one(texts)?, "json", "text", "expected text or json")?;
-}
 
 /// A configuration that was checked.
 #[derive(Clone, Debug)]
@@ -151,6 +22,16 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     pub name: String,
     pub core: Option<PathBuf>,
+    pub core_keys: TrustedKeys,
+    pub core_watch_file: bool,
+    pub core_drain: Duration,
+    pub core_watch: Duration,
+    pub control: Option<PathBuf>,
+    pub record_directory: Option<PathBuf>,
+    pub record: u8,
+    pub record_content: bool,
+    pub record_size: u64,
+    pub record_age: Duration,
     pub database: String,
     pub database_password_file: Option<PathBuf>,
     pub database_tls: TlsMode,
@@ -193,6 +74,16 @@ impl Settings {
             listen: Vec::new(),
             name: String::new(),
             core: None,
+            core_keys: TrustedKeys::default(),
+            core_watch_file: false,
+            core_drain: Duration::ZERO,
+            core_watch: Duration::ZERO,
+            control: None,
+            record_directory: None,
+            record: 0,
+            record_content: false,
+            record_size: 0,
+            record_age: Duration::ZERO,
             database: String::new(),
             database_password_file: None,
             database_tls: TlsMode::Disabled,

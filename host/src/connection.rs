@@ -1,10 +1,13 @@
 //! One connection: octets in, events to the cell, effects out.
 
-use crate::cell::{Cell, Effects, Event, Fault, Next, limits};
+use crate::cell::{Effects, Facts, Fault, limits};
 use crate::framing::{Frame, Framer};
 use crate::requests::Requests;
+use crate::session::Session;
 use crate::shared::{Drain, Shared};
 use bytes::{Buf, BytesMut};
+use mailcell_core::{Event, Input, Next, Reply, Request};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,15 +33,16 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, client: SocketAddr, shared: Arc<Shared>) {
     let address = client.ip().to_canonical();
     shared.counters.sessions.fetch_add(1, Ordering::Relaxed);
-    let ended = match Cell::open(&shared.generation, &shared.core_config(), &address.to_string()) {
-        Ok((cell, effects)) => {
+    let facts = Facts { config: shared.core_config().into(), address: address.to_string() };
+    let ended = match Session::open(&shared, facts) {
+        Ok((session, effects)) => {
             let requests = Requests::new(shared.clone(), address);
             let mut connection = Connection {
                 stream: &mut stream,
                 clock: Clock::new(&shared),
                 drain: shared.drain.clone(),
                 shared: &shared,
-                cell,
+                session,
                 requests,
                 framer: Framer::default(),
                 input: BytesMut::new(),
@@ -57,7 +61,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, client: Soc
         Err((End::Fault(fault), mut output)) => {
             let counter = match &fault {
                 Fault::Trap(_) => &shared.counters.traps,
-                Fault::Refused(_) => &shared.counters.refusals,
+                Fault::Refused(_) | Fault::Unread(_) => &shared.counters.refusals,
             };
             counter.fetch_add(1, Ordering::Relaxed);
             warn!(%fault, "the session is lost");
@@ -115,7 +119,7 @@ impl From<Fault> for End {
 struct Connection<'a, S> {
     stream: &'a mut S,
     shared: &'a Shared,
-    cell: Cell,
+    session: Session,
     requests: Requests,
     clock: Clock,
     drain: Drain,
@@ -137,15 +141,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             // A client that pipelines without end must not keep its thread from others.
             tokio::task::consume_budget().await;
             effects = match effects.next {
-                Next::ReadLine { octets_max, .. } => self.read_line(octets_max).await?,
+                Next::ReadLine { octets_max, .. } => self.read_line(octets_max as usize).await?,
                 Next::ReadData => self.read_data().await?,
                 Next::AwaitReply(request) => {
                     if self.clock.is_session_over() {
                         return Err(End::Fault(Fault::Refused("requests beyond the session's age")));
                     }
-                    let reply = self.requests.perform(request).await;
+                    let reply = self.perform(request).await?;
                     self.clock.restart();
-                    self.cell.on_reply(&reply)?
+                    self.tell(Input::Reply(Cow::Owned(reply)))?
                 }
                 Next::Close => {
                     let output = std::mem::take(&mut self.output);
@@ -156,33 +160,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
+    fn tell(&mut self, input: Input<'_>) -> Result<Effects, End> {
+        Ok(self.session.deliver(&input)?.effects)
+    }
+
+    /// Carries out a request. A session that waits for its reply may move meanwhile.
+    async fn perform(&mut self, request: Request) -> Result<Reply, End> {
+        let performing = self.requests.perform(request);
+        tokio::pin!(performing);
+        loop {
+            let turn = tokio::select! {
+                biased;
+                reply = &mut performing => return Ok(reply),
+                turn = self.session.turn_to_follow() => turn,
+            };
+            self.session.follow()?;
+            drop(turn);
+        }
+    }
+
     async fn read_line(&mut self, octets_max: usize) -> Result<Effects, End> {
         // A session that has more commands waiting is told as well as one that is idle.
         if self.drain.is_on() {
-            return self.end(Event::Drain);
+            return self.tell(Input::Event(Event::Drain));
         }
         loop {
+            if self.session.ends() {
+                return self.tell(Input::Event(Event::Drain));
+            }
             match self.framer.next(&self.input, octets_max) {
                 Frame::Line(octets) => {
-                    let effects = self.cell.on_line(&self.input[..octets])?;
+                    let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
                     self.input.advance(octets + 2);
                     self.clock.restart();
                     return Ok(effects);
                 }
                 Frame::Foreign(octets) => {
-                    let effects = self.cell.on_line(&self.input[..octets])?;
+                    let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
                     self.input.advance(octets);
                     return Ok(effects);
                 }
                 Frame::TooLong(octets) => {
                     self.input.advance(octets);
                     self.clock.restart();
-                    return Ok(self.cell.on_event(&Event::LineTooLong)?);
+                    return self.tell(Input::Event(Event::LineTooLong));
                 }
                 Frame::Drop(octets) => self.input.advance(octets),
                 Frame::Incomplete => {
                     if let Some(event) = self.fill(Drain::begins).await? {
-                        return self.end(event);
+                        return self.tell(Input::Event(event));
                     }
                 }
             }
@@ -190,14 +216,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn read_data(&mut self) -> Result<Effects, End> {
-        if self.input.is_empty() {
+        while self.input.is_empty() {
             // Whoever is in the middle of a message may end it, until time is up.
             if let Some(event) = self.fill(Drain::ends).await? {
-                return self.end(event);
+                return self.tell(Input::Event(event));
             }
         }
         let block = self.input.len().min(limits::BLOCK_OCTETS_MAX);
-        let (consumed, effects) = self.cell.on_data(&self.input[..block])?;
+        let answer = self.session.deliver(&Input::Data(self.input[..block].into()))?;
+        let (consumed, effects) = (answer.consumed, answer.effects);
         self.input.advance(consumed);
         self.clock.count(consumed);
         if let (Some(code), Next::ReadLine { .. } | Next::Close) = (effects.code, &effects.next) {
@@ -206,28 +233,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         Ok(effects)
     }
 
-    /// Tells the core that the session is over.
-    fn end(&mut self, event: Event) -> Result<Effects, End> {
-        let effects = self.cell.on_event(&event)?;
-        match effects.next {
-            Next::Close => Ok(effects),
-            _ => Err(End::Fault(Fault::Refused("no end of a session whose time was up"))),
-        }
-    }
-
-    /// Writes what there is to say and waits for input, or for something to happen instead.
+    /// Writes what there is to say and waits for input, for something to happen instead, or for the session to move.
     async fn fill(&mut self, drains: impl AsyncFnOnce(&mut Drain)) -> Result<Option<Event>, End> {
         self.flush().await?;
         self.input.reserve(READ_OCTETS);
         let (deadline, event) = self.clock.next();
-        tokio::select! {
-            read = self.stream.read_buf(&mut self.input) => match read {
+        let turn = tokio::select! {
+            read = self.stream.read_buf(&mut self.input) => return match read {
                 Ok(1..) => Ok(None),
                 Ok(0) | Err(_) => Err(End::Gone),
             },
-            () = drains(&mut self.drain) => Ok(Some(Event::Drain)),
-            () = sleep_until(deadline) => Ok(Some(event)),
-        }
+            () = drains(&mut self.drain) => return Ok(Some(Event::Drain)),
+            () = sleep_until(deadline) => return Ok(Some(event)),
+            turn = self.session.turn_to_follow() => turn,
+        };
+        self.session.follow()?;
+        drop(turn);
+        Ok(None)
     }
 
     async fn flush(&mut self) -> Result<(), End> {

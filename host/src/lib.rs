@@ -1,8 +1,10 @@
 //! The native shell of Mailcell: sockets, time and the database, around a protocol that is a WebAssembly component.
 //!
-//! The way of a message: [`server`] accepts, [`connection`] reads and writes, a [`cell`] decides, [`requests`] carries
-//! out, a [`store`] keeps.
+//! The way of a message: [`server`] accepts, [`connection`] reads and writes, a [`session`] has its [`cell`] decide,
+//! [`requests`] carries out, a [`store`] keeps. The way of a core: [`admin`] takes it, [`swap`] brings it into service, and
+//! sessions move to it.
 
+pub mod admin;
 pub mod cell;
 pub mod cli;
 pub mod config;
@@ -10,8 +12,11 @@ pub mod connection;
 pub mod credentials;
 pub mod framing;
 pub mod permits;
+pub mod record;
 pub mod requests;
 pub mod server;
+pub mod session;
 pub mod shared;
 pub mod spool;
 pub mod store;
+pub mod swap;

@@ -1,6 +1,6 @@
 //! What a core asks of the database, carried out: look-ups in pages, and the message from its octets to its row.
 
-use crate::cell::{MailboxPage, Message, Order, Reply, Request, limits};
+use crate::cell::limits;
 use crate::permits::MemoryPermit;
 use crate::shared::Shared;
 use crate::spool::Held;
@@ -8,6 +8,7 @@ use crate::store::{self, MessageDate, StoreError};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
+use mailcell_core::{MailboxPage, Message, Order, Reply, Request};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -165,7 +166,7 @@ mod tests {
             mail_from: "ann@client.test".to_owned(),
             rcpt_to: vec!["bob@mx.test".to_owned()],
             client_name: "client.test".to_owned(),
-            protocol: "ESMTP".to_owned(),
+            protocol: "ESMTP".into(),
             subject: None,
             date: None,
             header_octets: 0,

@@ -1,18 +1,21 @@
 //! The server: listeners, permits, and the end.
 
+use crate::admin;
 use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
 use crate::config::Settings;
 use crate::connection;
 use crate::permits::{self, Memory, Permits};
+use crate::record::Recordings;
 use crate::shared::{Counters, Drain, Shared};
 use crate::spool::Spool;
 use crate::store::MailStore;
+use crate::swap::{self, Slot, Swapper};
 use anyhow::Context;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,6 +26,9 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Refusals under way at once; beyond them a connection is closed without a word.
 const REFUSALS_MAX: usize = 256;
+
+/// Connections that wait to be accepted; the system has a bound of its own.
+const QUEUE_MAX: u32 = 65_535;
 
 /// How long the server waits after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -35,6 +41,8 @@ pub struct Server {
     shared: Arc<Shared>,
     listeners: Vec<TcpListener>,
     permits: Permits,
+    swapper: Arc<Swapper>,
+    control: Option<admin::Listener>,
     drain: watch::Sender<Option<Instant>>,
 }
 
@@ -50,12 +58,16 @@ impl Server {
         }
         let mut listeners = Vec::new();
         for address in &settings.listen {
-            let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-            listeners.push(listener);
+            listeners.push(listen(*address).with_context(|| format!("cannot listen on {address}"))?);
         }
+        let control = settings.control.as_deref().map(admin::Listener::bind).transpose()?;
+        let engine = core.engine();
+        let slot = Arc::new(Slot::new("default", core));
+        let swapper = Swapper::new(engine, slot.clone(), &settings);
         let (drain, draining) = watch::channel(None);
         let shared = Shared {
-            generation: core,
+            slot,
+            recordings: Recordings::start(&settings)?,
             spool: Spool::new(settings.spool_directory.clone(), settings.message_memory, settings.spool_size),
             store_memory: Memory::new(settings.store_memory, settings.database_deadline),
             counters: Counters::default(),
@@ -64,12 +76,17 @@ impl Server {
             settings,
         };
         let permits = Permits::new(connections_max, shared.settings.network_connections);
-        Ok(Server { shared: Arc::new(shared), listeners, permits, drain })
+        Ok(Server { shared: Arc::new(shared), listeners, permits, swapper, control, drain })
     }
 
     /// The addresses that are listened on, with the ports that the system chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// What replaces the core.
+    pub fn swapper(&self) -> &Arc<Swapper> {
+        &self.swapper
     }
 
     /// What the sessions share.
@@ -81,9 +98,14 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (shared, permits) = (self.shared, Arc::new(self.permits));
         for address in self.listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
-            info!(%address, name = shared.settings.name, core = &shared.generation.digest()[..12], "listening");
+            let core = shared.slot.plan().current;
+            info!(%address, name = shared.settings.name, core = core.short_digest(), "listening");
         }
         let mut acceptors = JoinSet::new();
+        acceptors.spawn(self.swapper.clone().run(shared.settings.core_watch_file));
+        if let Some(control) = self.control {
+            acceptors.spawn(control.run(self.swapper));
+        }
         for listener in self.listeners {
             acceptors.spawn(accept(listener, shared.clone(), permits.clone()));
         }
@@ -117,15 +139,29 @@ impl Server {
 ///
 /// # Errors
 /// One line that says what is wrong with the core, or that the machine has too little address space.
-pub fn load_core(settings: &Settings) -> anyhow::Result<Generation> {
+pub async fn load_core(settings: &Settings) -> anyhow::Result<Generation> {
     let (connections_max, _) = permits::connections_max(settings.connections);
-    // A cell that is closing holds its place a little longer than its connection's permit.
+    // A cell that is closing holds its place a little longer than its connection's permit, and a session that moves has
+    // two for a moment.
     let engine = Engine::new(connections_max + connections_max / 16 + 8)?;
     let Some(path) = &settings.core else {
         return Generation::from_bytes(&engine, DEFAULT_CORE).context("the core that the server carries");
     };
-    let bytes = cell::read_component(path)?;
-    Generation::from_bytes(&engine, &bytes).with_context(|| path.display().to_string())
+    let load = async {
+        let bytes = cell::read_component(path)?;
+        settings.core_keys.check(&bytes, swap::read_beside(path, "sig")?.as_deref())?;
+        swap::stage(&engine, bytes).await
+    };
+    load.await.with_context(|| path.display().to_string())
+}
+
+/// Listens with the longest queue that the system allows. A connection that finds it full looks open to its client, who
+/// waits for a greeting that never comes.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE_MAX)
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, permits: Arc<Permits>) {
@@ -145,7 +181,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, permits: Arc<Permits
         match permits.take(client.ip().to_canonical()) {
             Ok(permit) => {
                 id += 1;
-                let span = info_span!("session", id, %client, core = &shared.generation.digest()[..12]);
+                let span = info_span!("session", id, %client);
                 let shared = shared.clone();
                 let serve = async move {
                     debug!("open");

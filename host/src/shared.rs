@@ -1,10 +1,11 @@
 //! What all sessions of a server share.
 
-use crate::cell::Generation;
 use crate::config::Settings;
 use crate::permits::Memory;
+use crate::record::Recordings;
 use crate::spool::Spool;
 use crate::store::MailStore;
+use crate::swap::Slot;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::watch;
@@ -14,8 +15,10 @@ use tokio::time::{Instant, sleep_until};
 pub struct Shared {
     /// The configuration.
     pub settings: Settings,
-    /// The core.
-    pub generation: Generation,
+    /// Which core serves whom.
+    pub slot: Arc<Slot>,
+    /// Where sessions are recorded, if they are.
+    pub recordings: Option<Recordings>,
     /// The database.
     pub store: Arc<dyn MailStore>,
     /// Where messages are while they arrive.

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long anything here may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,6 +32,7 @@ impl Finished {
 /// A running server. Dropping it ends the process.
 pub struct Server {
     process: Child,
+    directory: TempDir,
     /// Where it listens.
     pub address: SocketAddr,
     log: Receiver<String>,
@@ -78,7 +80,12 @@ impl Server {
     /// # Panics
     /// When it does not.
     pub fn start(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Server {
-        let mut serve = command(program, &["serve", "--listen", "127.0.0.1:0", "--name", "mx.test"]);
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let mut serve = command(program, &["serve", "--listen", "127.0.0.1:0"]);
+        if !arguments.contains(&"--name") {
+            serve.args(["--name", "mx.test"]);
+        }
+        serve.arg("--control").arg(directory.path().join("control"));
         serve.args(arguments).envs(environment.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = serve.spawn().expect("the program starts");
         let stderr = process.stderr.take().expect("it is piped");
@@ -90,12 +97,23 @@ impl Server {
                 }
             }
         });
-        let mut server = Server { process, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
+        let mut server = Server { process, directory, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
         let line = server.wait_for_log("listening");
         let port = line.split("127.0.0.1:").nth(1).expect("it says where");
         let port = port.split(|c: char| !c.is_ascii_digit()).next().expect("a text has a first part");
         server.address.set_port(port.parse().expect("a port"));
         server
+    }
+
+    /// The control socket.
+    pub fn control(&self) -> PathBuf {
+        self.directory.path().join("control")
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(id, signal).expect("it is a child of ours");
     }
 
     /// Waits for a line of the log that holds `text`.
@@ -142,8 +160,7 @@ impl Server {
 
     /// Tells the server to stop.
     pub fn terminate(&self) {
-        let id = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("it is a child of ours");
+        self.signal(rustix::process::Signal::TERM);
     }
 
     /// Waits until the process ends.

@@ -1,16 +1,15 @@
 //! Runs a transcript over TCP, against the whole server and a real database.
 
-use crate::check;
 use crate::component::GENERATION;
 use crate::database::Database;
-use crate::driver::{Effect, write_request};
-use crate::transcript::{Input, Transcript};
 use mailcell::config::Settings;
 use mailcell::server::Server;
 use mailcell::store::{self, MailStore, Options, User};
+use mailcell_conformance::check;
+use mailcell_conformance::host::{Effect, write_request};
+use mailcell_conformance::transcript::{Input, Transcript};
 use mailcell_core::{Date, Event, Message, Reply, Request};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -29,19 +28,19 @@ const IMPATIENCE: Duration = Duration::from_secs(2);
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
 
 /// Why a transcript cannot run over TCP: a database does not change its mind within one session.
-pub fn why_not(path: &Path) -> Option<&'static str> {
-    let transcript = Transcript::load(path).ok()?;
+pub fn why_not(text: &str) -> Option<&'static str> {
+    let transcript = Transcript::parse("", text).ok()?;
     let outcomes: Vec<_> = replies(&transcript).filter(|reply| !matches!(reply, Reply::Mailboxes(_))).collect();
     let is_alike = outcomes.windows(2).all(|pair| std::mem::discriminant(pair[0]) == std::mem::discriminant(pair[1]));
     (!is_alike).then_some("the database changes its mind")
 }
 
-/// Runs the transcript of a file in three cuts.
+/// Runs a transcript in three cuts.
 ///
 /// # Errors
 /// A text for people, with a difference of what was expected (`-`) and got (`+`).
-pub fn check(path: &Path, database: &Database) -> Result<(), String> {
-    let transcript = Transcript::load(path).map_err(|error| error.to_string())?;
+pub fn check(name: &str, text: &str, database: &Database) -> Result<(), String> {
+    let transcript = Transcript::parse(name, text).map_err(|error| error.to_string())?;
     RUNTIME.block_on(async {
         for cut in [Cut::AsWritten, Cut::Octets, Cut::Burst] {
             let run = timeout(PATIENCE, run(&transcript, database, cut));
@@ -117,6 +116,7 @@ fn users(transcript: &Transcript) -> Vec<User> {
 fn settings(transcript: &Transcript) -> Settings {
     let mut settings = Settings { listen: vec!["127.0.0.1:0".parse().expect("an address")], ..Settings::default() };
     settings.connections = 32;
+    settings.control = None;
     for (key, value) in &transcript.config {
         let number = || value.parse::<u64>().expect("a number");
         match key.as_str() {
@@ -262,7 +262,7 @@ fn expected(transcript: &Transcript) -> Vec<String> {
             }
             Effect::AnyResponse(code) => lines.push(format!("{code} *")),
             Effect::Close => lines.push("<close>".to_owned()),
-            Effect::Message(_) | Effect::Request(_) => {}
+            Effect::Message(_) | Effect::Request(_) | Effect::Fault(_) | Effect::Astray(_) => {}
         }
     }
     for (turn, before) in transcript.turns.iter().zip(&effects) {
@@ -322,7 +322,7 @@ async fn stored(store: &dyn MailStore) -> Result<Vec<String>, String> {
             mail_from: message.mail_from,
             rcpt_to: message.rcpt_to,
             client_name: between("from ", " ("),
-            protocol: if between("with ", " id") == "SMTP" { "SMTP" } else { "ESMTP" },
+            protocol: between("with ", " id").into(),
             subject: message.subject,
             date: (!is_arrival).then_some(date),
             header_octets: message.headers.len() as u64,

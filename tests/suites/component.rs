@@ -2,20 +2,20 @@
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use mailcell::cell::{self, CoreError, Engine, Generation};
-use mailcell_tests::component::{Component, GENERATION};
-use mailcell_tests::driver::ScriptedHost;
-use mailcell_tests::{check, cores};
+use mailcell_conformance::check::{self, SESSIONS};
+use mailcell_conformance::host::ScriptedHost;
+use mailcell_tests::component::{self, GENERATION};
+use mailcell_tests::cores;
 use std::ops::Add;
 
 fn main() {
-    let trials = check::all().into_iter().map(|path| {
-        let name = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
-        Trial::test(name, move || Ok(check::check(&path, &|| Box::new(Component::default()))?))
-    });
+    let trials =
+        SESSIONS.iter().map(|(name, text)| Trial::test(*name, move || Ok(check::check(name, text, &component::open)?)));
     let others = [
         Trial::test("the shipped component imports mail-store and nothing else", imports),
         Trial::test("a core that imports more is refused", foreign_import),
         Trial::test("what is no component is refused", no_component),
+        Trial::test("what cannot be started is refused", no_start),
         Trial::test("a session at every limit fits into a cell", every_limit),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.chain(others).collect()).exit();
@@ -56,11 +56,28 @@ fn foreign_import() -> Result<(), Failed> {
 
 fn no_component() -> Result<(), Failed> {
     assert!(matches!(refusal("(module)")?, CoreError::NotAComponent(_)));
-    assert!(matches!(refusal("(component)")?, CoreError::Export));
+    assert!(matches!(refusal("(component)")?, CoreError::Export(_)));
     let engine = Engine::new(1)?;
     assert!(matches!(Generation::from_bytes(&engine, b"not wasm"), Err(CoreError::NotAComponent(_))));
     let large = vec![0; cell::limits::COMPONENT_OCTETS_MAX as usize + 1];
-    assert!(matches!(Generation::from_bytes(&engine, &large), Err(CoreError::TooLarge(_))));
+    assert!(matches!(Generation::from_bytes(&engine, &large), Err(CoreError::TooLarge)));
+    Ok(())
+}
+
+fn no_start() -> Result<(), Failed> {
+    let engine = Engine::new(1)?;
+    let refusal = |bytes: &[u8]| Generation::from_bytes(&engine, bytes).err().map(|error| error.to_string());
+    let start = "it cannot be started: the core trapped: ";
+    for (core, why) in [
+        (cores::spinning_at_start(), start),
+        (cores::spinning(), start),
+        (cores::trapping(), start),
+        (cores::hungry(), "not a WebAssembly component that can be used: "),
+    ] {
+        let refusal = refusal(&core).unwrap_or_default();
+        assert!(refusal.starts_with(why), "{why}: {refusal}");
+    }
+    assert!(matches!(Generation::from_bytes(&engine, &cores::huge()), Err(CoreError::TooLarge)));
     Ok(())
 }
 
@@ -68,7 +85,7 @@ fn no_component() -> Result<(), Failed> {
 /// the cell enforces.
 fn every_limit() -> Result<(), Failed> {
     let config = [("name".to_owned(), "mx.test".to_owned())];
-    let mut host = ScriptedHost::open(Box::new(Component::default()), &config);
+    let mut host = ScriptedHost::open(&component::open, &config);
     let path = format!("{}@{}", "l".repeat(64), "d".repeat(189));
     host.input(format!("EHLO {}\r\nMAIL FROM:<{path}>\r\n", "c".repeat(255)).as_bytes());
     host.input(format!("RCPT TO:<{path}>\r\n").repeat(100).as_bytes());

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use mailcell_tests::mariadb::MariaDb;
+use mailcell_tests::program;
 use mailcell_tests::program::{Server, command, run};
-use mailcell_tests::{cores, program};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mailcell-under-test");
 
 struct Setup {
-    directory: TempDir,
+    _directory: TempDir,
     server: Server,
     database: String,
 }
@@ -20,7 +20,7 @@ fn sqlite(arguments: &[&str]) -> Setup {
     let directory = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", directory.path().join("mail.db").display());
     let server = Server::start(Path::new(PROGRAM), &[&["--database", &database], arguments].concat(), &[]);
-    Setup { directory, server, database }
+    Setup { _directory: directory, server, database }
 }
 
 fn messages(database: &str) -> Vec<serde_json::Value> {
@@ -227,21 +227,4 @@ fn a_client_that_does_not_read_is_cut_off() {
     setup.server.wait_for_log("does not read");
     assert!(pushing.join().unwrap(), "its connection is closed");
     assert!(std::net::TcpStream::connect(address).is_ok());
-}
-
-#[test]
-fn a_trap_and_an_endless_loop_cost_one_session() {
-    let directory = tempfile::tempdir().unwrap();
-    for core in [cores::trapping(), cores::spinning()] {
-        let file = directory.path().join("core.wasm");
-        std::fs::write(&file, core).unwrap();
-        let setup = sqlite(&["--core", file.to_str().unwrap()]);
-        for _ in 0..2 {
-            let (mut client, greeting) = setup.server.connect_raw();
-            assert_code(&greeting, "421 4.3.0 mx.test ");
-            assert!(client.is_closed());
-            setup.server.wait_for_log("the core trapped");
-        }
-        drop(setup.directory);
-    }
 }

@@ -1,8 +1,9 @@
 //! Every transcript over TCP, against the whole server, with SQLite and with a MariaDB of this test's own.
 
 use libtest_mimic::{Arguments, Trial};
+use mailcell_conformance::check::SESSIONS;
 use mailcell_tests::database::Database;
-use mailcell_tests::{check, wire};
+use mailcell_tests::wire;
 use std::sync::Arc;
 
 fn main() {
@@ -18,12 +19,12 @@ fn main() {
         .into_iter()
         .map(|(kind, database)| (kind, Arc::new(database.unwrap_or_else(|error| panic!("{kind}: {error}")))))
         .collect();
-    for path in check::all() {
+    for (session, text) in SESSIONS {
         for (kind, database) in &databases {
-            let name = format!("{kind}/{}", path.file_stem().expect("a file has a name").to_string_lossy());
-            let (path, database) = (path.clone(), database.clone());
-            let is_impossible = wire::why_not(&path).is_some();
-            trials.push(Trial::test(name, move || Ok(wire::check(&path, &database)?)).with_ignored_flag(is_impossible));
+            let database = database.clone();
+            let is_impossible = wire::why_not(text).is_some();
+            let trial = Trial::test(format!("{kind}/{session}"), move || Ok(wire::check(session, text, &database)?));
+            trials.push(trial.with_ignored_flag(is_impossible));
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);

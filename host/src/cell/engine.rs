@@ -33,6 +33,16 @@ impl Engine {
     }
 }
 
+/// Compiles a component to code that an engine of this program takes: the work of a process of its own, which may be
+/// ended, as a compiler cannot be.
+///
+/// # Errors
+/// When the bytes are no component.
+pub fn compile(component: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let engine = wasmtime::Engine::new(&compiler_config())?;
+    Ok(engine.precompile_component(component)?)
+}
+
 fn config(cells_max: u32) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(cells_max)
@@ -49,9 +59,15 @@ fn config(cells_max: u32) -> Config {
         // A cell that is done leaves little behind: the next one of the same core starts on warm pages.
         .linear_memory_keep_resident(16 << 10)
         .table_keep_resident(4 << 10);
+    let mut config = compiler_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// What compiled code depends on.
+fn compiler_config() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .memory_reservation(limits::MEMORY_RESERVATION_OCTETS)
         .memory_guard_size(limits::MEMORY_GUARD_OCTETS)
         .guard_before_linear_memory(false)
@@ -62,6 +78,7 @@ fn config(cells_max: u32) -> Config {
         .wasm_component_model(true)
         // Proposals that a core of ours does not need stay out: less that can be wrong.
         .wasm_relaxed_simd(false)
+        .wasm_simd(false)
         .wasm_tail_call(false)
         .wasm_multi_memory(false)
         .wasm_memory64(false)

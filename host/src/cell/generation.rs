@@ -2,9 +2,11 @@
 
 use super::bindings::{Core, CorePre};
 use super::engine::Engine;
+use super::instance::{Cell, Fault};
 use super::limits;
 use super::one_line;
 use super::state::CellState;
+use super::stats::Stats;
 use anyhow::Context;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -17,8 +19,8 @@ use wasmtime::component::{Component, HasSelf, Linker};
 
 /// The one interface that a core may import.
 const IMPORT: &str = "mailcell:smtp/mail-store@0.1.0";
-/// The interface that a core must export.
-const EXPORT: &str = "mailcell:smtp/session@0.1.0";
+/// The interfaces that a core must export.
+const EXPORTS: [&str; 2] = ["mailcell:smtp/session@0.1.0", "mailcell:smtp/migration@0.1.0"];
 
 /// What sizes of memories are counted in.
 const WASM_PAGE_OCTETS: u64 = 64 << 10;
@@ -27,23 +29,26 @@ const WASM_PAGE_OCTETS: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum CoreError {
     /// Larger than [`limits::COMPONENT_OCTETS_MAX`].
-    #[error("the file has {0} octets; a core has at most {max}", max = limits::COMPONENT_OCTETS_MAX)]
-    TooLarge(u64),
+    #[error("it is too large: a core has at most {max} octets", max = limits::COMPONENT_OCTETS_MAX)]
+    TooLarge,
     /// Not WebAssembly, or a core module, or one that does not validate.
-    #[error("not a WebAssembly component: {0}")]
+    #[error("not a WebAssembly component that can be used: {0}")]
     NotAComponent(String),
     /// It wants what the world does not grant.
     #[error("it imports `{0}`; a core may import `{IMPORT}` and nothing else")]
     Import(String),
     /// It lacks what the world asks for.
-    #[error("it does not export `{EXPORT}`")]
-    Export,
+    #[error("it does not export `{0}`")]
+    Export(&'static str),
     /// Its imports or exports have other types.
     #[error("it does not fit the contract mailcell:smtp@0.1.0: {0}")]
     Contract(String),
     /// It is larger than a cell.
     #[error("it needs {0}, more than a cell has")]
     Resources(String),
+    /// It fails before its first session.
+    #[error("it cannot be started: {0}")]
+    Start(Fault),
 }
 
 /// A component that was checked and compiled, ready to be instantiated.
@@ -57,29 +62,44 @@ struct Inner {
     imports: Vec<String>,
     exports: Vec<String>,
     memory_octets: u64,
+    version: Option<String>,
+    writes: Vec<u32>,
+    reads: Vec<u32>,
+    stats: Stats,
 }
 
 impl Generation {
-    /// Checks and compiles a component. The bytes that were checked are the bytes that run.
+    /// Checks and compiles a component in this process.
     ///
     /// # Errors
     /// One for each thing that can be wrong with a file.
     pub fn from_bytes(engine: &Engine, bytes: &[u8]) -> Result<Generation, CoreError> {
-        let octets = bytes.len() as u64;
-        if octets > limits::COMPONENT_OCTETS_MAX {
-            return Err(CoreError::TooLarge(octets));
-        }
+        check_size(bytes)?;
+        let component = Component::from_binary(&engine.wasmtime, bytes);
+        Generation::of(engine, bytes, component.map_err(|error| CoreError::NotAComponent(one_line(&error)))?)
+    }
+
+    /// Checks a component that [`super::compile`] has made `artifact` of.
+    ///
+    /// # Errors
+    /// One for each thing that can be wrong with a component.
+    pub fn from_artifact(engine: &Engine, bytes: &[u8], artifact: &[u8]) -> Result<Generation, CoreError> {
+        check_size(bytes)?;
+        #[allow(unsafe_code, reason = "the artifact comes from a child of this same program, by a pipe")]
+        let component = unsafe { Component::deserialize(&engine.wasmtime, artifact) };
+        Generation::of(engine, bytes, component.map_err(|error| CoreError::NotAComponent(one_line(&error)))?)
+    }
+
+    fn of(engine: &Engine, bytes: &[u8], component: Component) -> Result<Generation, CoreError> {
         let engine = &engine.wasmtime;
-        let component =
-            Component::from_binary(engine, bytes).map_err(|error| CoreError::NotAComponent(one_line(&error)))?;
         let component_type = component.component_type();
         let imports: Vec<_> = component_type.imports(engine).map(|(name, _)| name.to_owned()).collect();
         if let Some(foreign) = imports.iter().find(|name| *name != IMPORT) {
             return Err(CoreError::Import(foreign.clone()));
         }
         let exports: Vec<_> = component_type.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        if !exports.iter().any(|name| name == EXPORT) {
-            return Err(CoreError::Export);
+        if let Some(missing) = EXPORTS.into_iter().find(|name| !exports.iter().any(|export| export == name)) {
+            return Err(CoreError::Export(missing));
         }
         if let Some(ComponentItem::ComponentInstance(granted)) = component_type.get_import(engine, IMPORT).map(|i| i.ty)
         {
@@ -93,8 +113,39 @@ impl Generation {
         let contract = |error: wasmtime::Error| CoreError::Contract(one_line(&error));
         Core::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(contract)?;
         let pre = linker.instantiate_pre(&component).and_then(CorePre::new).map_err(contract)?;
-        let digest = Sha256::digest(bytes).iter().map(|octet| format!("{octet:02x}")).collect();
-        Ok(Generation(Arc::new(Inner { pre, digest, octets, imports, exports, memory_octets })))
+        let inner = Inner {
+            pre,
+            digest: digest(bytes),
+            octets: bytes.len() as u64,
+            imports,
+            exports,
+            memory_octets,
+            version: version(bytes),
+            writes: Vec::new(),
+            reads: Vec::new(),
+            stats: Stats::default(),
+        };
+        let mut generation = Generation(Arc::new(inner));
+        let (writes, reads) = Cell::schemas(&generation).map_err(CoreError::Start)?;
+        if let Some(inner) = Arc::get_mut(&mut generation.0) {
+            (inner.writes, inner.reads) = (writes, reads);
+        }
+        Ok(generation)
+    }
+
+    /// Whether both are one.
+    pub fn is(&self, other: &Generation) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The layout in which a session can go from this generation to another one.
+    pub fn schema_to(&self, other: &Generation) -> Option<u32> {
+        self.0.writes.iter().copied().find(|schema| other.0.reads.contains(schema))
+    }
+
+    /// The engine that it was compiled for.
+    pub fn engine(&self) -> Engine {
+        Engine { wasmtime: self.0.pre.engine().clone() }
     }
 
     pub(super) fn pre(&self) -> &CorePre<CellState> {
@@ -104,6 +155,31 @@ impl Generation {
     /// SHA-256 of the file, in lower-case hexadecimal digits.
     pub fn digest(&self) -> &str {
         &self.0.digest
+    }
+
+    /// The start of the digest, as people and logs use it.
+    pub fn short_digest(&self) -> &str {
+        &self.0.digest[..12]
+    }
+
+    /// What the component calls its version.
+    pub fn version(&self) -> &str {
+        self.0.version.as_deref().unwrap_or("unknown")
+    }
+
+    /// The layouts of saved sessions that it writes.
+    pub fn writes(&self) -> &[u32] {
+        &self.0.writes
+    }
+
+    /// The layouts of saved sessions that it reads.
+    pub fn reads(&self) -> &[u32] {
+        &self.0.reads
+    }
+
+    /// What has happened in its cells.
+    pub fn stats(&self) -> &Stats {
+        &self.0.stats
     }
 
     /// The file's size.
@@ -133,6 +209,34 @@ impl fmt::Debug for Generation {
     }
 }
 
+fn check_size(bytes: &[u8]) -> Result<(), CoreError> {
+    let octets = bytes.len() as u64;
+    if octets > limits::COMPONENT_OCTETS_MAX { Err(CoreError::TooLarge) } else { Ok(()) }
+}
+
+/// SHA-256 in lower-case hexadecimal digits.
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// The text of the outermost custom section `version`, as the tools of the component model write and read it.
+fn version(bytes: &[u8]) -> Option<String> {
+    let mut depth = 0_u32;
+    for payload in wasmparser::Parser::new(0).parse_all(bytes) {
+        match payload.ok()? {
+            wasmparser::Payload::ModuleSection { .. } | wasmparser::Payload::ComponentSection { .. } => depth += 1,
+            wasmparser::Payload::End(_) => depth = depth.saturating_sub(1),
+            wasmparser::Payload::CustomSection(section) if depth == 0 && section.name() == "version" => {
+                let text = str::from_utf8(section.data()).ok()?;
+                let is_plain = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_graphic());
+                return is_plain.then(|| text.to_owned());
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// Refuses at once what could never be instantiated, and gives the memory it starts with.
 fn check_resources(component: &Component) -> Result<u64, CoreError> {
     let Some(needs) = component.resources_required() else {
@@ -152,7 +256,7 @@ fn check_resources(component: &Component) -> Result<u64, CoreError> {
     }
 }
 
-/// Reads a component file, or no more of it than tells that it is too large.
+/// Reads a component file, or no more of it than tells that it is too large, which is an error too.
 ///
 /// # Errors
 /// With the path, in one line.
@@ -162,5 +266,7 @@ pub fn read_component(path: &Path) -> anyhow::Result<Vec<u8>> {
         File::open(path)?.take(limits::COMPONENT_OCTETS_MAX + 1).read_to_end(&mut bytes)?;
         io::Result::Ok(bytes)
     };
-    read().with_context(|| format!("cannot read {}", path.display()))
+    let bytes = read().with_context(|| format!("cannot read {}", path.display()))?;
+    check_size(&bytes).with_context(|| path.display().to_string())?;
+    Ok(bytes)
 }

@@ -66,3 +66,21 @@ pub const SUBJECT_OCTETS_MAX: usize = 64 << 10;
 
 /// Mailboxes in one page.
 pub const PAGE_MAILBOXES: usize = 64;
+
+/// A saved session: a header field or two, and a hundred paths.
+pub const STATE_OCTETS_MAX: usize = 128 << 10;
+
+/// Layouts of saved sessions that a core may name.
+pub const SCHEMAS_MAX: usize = 16;
+
+/// Compiled code of a component.
+pub const ARTIFACT_OCTETS_MAX: u64 = 64 << 20;
+
+/// CPU time of a compilation.
+pub const COMPILE_CPU_MAX: Duration = Duration::from_secs(30);
+
+/// How long a compilation may take.
+pub const COMPILE_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Address space of the process that compiles.
+pub const COMPILE_MEMORY_OCTETS_MAX: u64 = 4 << 30;

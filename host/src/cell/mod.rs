@@ -7,12 +7,14 @@ mod generation;
 mod instance;
 pub mod limits;
 mod state;
+mod stats;
 mod step;
 
-pub use engine::Engine;
-pub use generation::{CoreError, Generation, read_component};
-pub use instance::{Cell, Fault};
-pub use step::{Effects, Event, MailboxPage, Message, Next, Order, Reply, Request};
+pub use engine::{Engine, compile};
+pub use generation::{CoreError, Generation, digest, read_component};
+pub use instance::{Cell, Facts, Fault, Saved};
+pub use stats::{Counts, Stats};
+pub use step::{Answer, Effects};
 
 /// The component that `core-wasm` was built into with this server.
 pub const DEFAULT_CORE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mailcell-core.wasm"));

@@ -2,7 +2,8 @@
 
 use super::bindings::mailcell::smtp::mail_store;
 use super::limits;
-use super::step::{Message, Order, Queue, Request};
+use super::step::Queue;
+use mailcell_core::{Date, Message, Order, Request};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
@@ -80,8 +81,17 @@ impl mail_store::Host for CellState {
         self.ask(Request::NextPage);
     }
 
-    fn store_message(&mut self, message: Message) {
-        self.ask(Request::StoreMessage(message));
+    fn store_message(&mut self, message: mail_store::Message) {
+        self.ask(Request::StoreMessage(Message {
+            mail_from: message.mail_from,
+            rcpt_to: message.rcpt_to,
+            client_name: message.client_name,
+            protocol: message.protocol.into(),
+            subject: message.subject,
+            date: message.date.map(|date| Date { seconds: date.seconds, zone_minutes: date.zone_minutes }),
+            header_octets: message.header_octets,
+            octets: message.octets,
+        }));
     }
 
     fn append(&mut self, octets: Vec<u8>) {

@@ -3,56 +3,7 @@
 use super::bindings::exports::mailcell::smtp::session as wit;
 use super::limits;
 
-pub use super::bindings::exports::mailcell::smtp::session::Event;
-pub use super::bindings::mailcell::smtp::mail_store::{MailboxPage, Message, Reply};
-
-/// What a core asks and waits for.
-#[derive(Debug)]
-pub enum Request {
-    /// The mailboxes of a user.
-    FindUser {
-        /// In ASCII lower case.
-        local_part: String,
-        /// In ASCII lower case; every domain if none is given.
-        domain: Option<String>,
-    },
-    /// The mailboxes of a mailing group.
-    ExpandGroup {
-        /// In ASCII lower case.
-        name: String,
-    },
-    /// The page behind the one last given.
-    NextPage,
-    /// Make durable what was appended.
-    StoreMessage(Message),
-}
-
-/// What a core tells the host to do without an answer.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Add octets to the message.
-    Append(Vec<u8>),
-    /// Forget what was appended.
-    Discard,
-}
-
-/// What happens next.
-#[derive(Debug)]
-pub enum Next {
-    /// One line.
-    ReadLine {
-        /// Its most octets, CRLF counted.
-        octets_max: usize,
-        /// Whether logs must mask it.
-        secret: bool,
-    },
-    /// A block of message data.
-    ReadData,
-    /// The reply to this request.
-    AwaitReply(Request),
-    /// The end.
-    Close,
-}
+use mailcell_core::{Due, Message, Next, Order, Position, Reply, Request};
 
 /// A step that was checked.
 #[derive(Debug)]
@@ -67,6 +18,15 @@ pub struct Effects {
     pub next: Next,
 }
 
+/// The effects of an input.
+#[derive(Debug)]
+pub struct Answer {
+    /// Octets that were read of a block of message data; 0 for everything else.
+    pub consumed: usize,
+    /// The effects.
+    pub effects: Effects,
+}
+
 /// What a core queued through its imports during one call.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -74,9 +34,17 @@ pub(super) struct Queue {
     pub(super) requests: Vec<Request>,
 }
 
-/// What must hold from one step of a session to the next.
-#[derive(Debug, Default)]
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.requests.is_empty()
+    }
+}
+
+/// What must hold from one step of a session to the next. It goes with the session from core to core.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Checker {
+    /// What the last step said; nothing before the first one and behind the last.
+    due: Option<Due>,
     /// The code of a multi-line response that is still open.
     open_response: Option<u16>,
     /// Octets of message data handed to the core since it began to read data.
@@ -96,6 +64,11 @@ impl Checker {
 
     pub(super) fn reply(&mut self, reply: &Reply) {
         self.page_due = matches!(reply, Reply::Mailboxes(page) if page.more);
+    }
+
+    /// Where host and core must agree that the session is; nowhere before its first step and behind its last.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.due.map(|due| Position { due, octets: self.appended })
     }
 
     /// Checks a step; an error says what is wrong with it.
@@ -123,7 +96,7 @@ impl Checker {
                 if line.octets_max < 3 || line.octets_max > limits::LINE_OCTETS_MAX {
                     return Err("a line limit out of bounds");
                 }
-                Next::ReadLine { octets_max: line.octets_max as usize, secret: line.secret }
+                Next::ReadLine { octets_max: line.octets_max, secret: line.secret }
             }
             (wit::Next::ReadData, None, None) => Next::ReadData,
             (wit::Next::Close, None, None) => Next::Close,
@@ -137,6 +110,7 @@ impl Checker {
         if !matches!(next, Next::ReadData) {
             self.offered = 0;
         }
+        self.due = next.due();
         Ok(Effects { output, code, orders: queue.orders, next })
     }
 
@@ -214,8 +188,8 @@ fn check_message(message: &Message) -> Checked<()> {
     if message.rcpt_to.is_empty() || message.rcpt_to.len() > limits::RECIPIENTS_MAX {
         return Err("a message with no or too many recipients");
     }
-    let names = [&message.mail_from, &message.client_name, &message.protocol];
-    names.into_iter().chain(&message.rcpt_to).try_for_each(|name| check_name(name))?;
+    let names = [&*message.mail_from, &*message.client_name, &*message.protocol];
+    names.into_iter().chain(message.rcpt_to.iter().map(String::as_str)).try_for_each(check_name)?;
     if message.subject.as_ref().is_some_and(|subject| subject.len() > limits::SUBJECT_OCTETS_MAX) {
         return Err("a subject that is too long");
     }

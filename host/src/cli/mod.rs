@@ -6,6 +6,7 @@ mod core;
 mod group;
 mod message;
 mod output;
+mod replay;
 mod schema;
 mod serve;
 mod user;
@@ -28,6 +29,7 @@ Examples:
   mailcell serve --listen 0.0.0.0:25 --name mx.example.org --database mysql://mail@db.example.org/mail
   mailcell user add bob@example.org --group staff
   mailcell message list --to bob@example.org --limit 10
+  mailcell core swap new.wasm
   mailcell message show --raw 019a0f5e-7d3c-7b1e-9c55-2f6f3c1d4a7b
 
 Every setting is a flag, an environment variable (MAILCELL_ and the flag in capitals) and a key of the configuration file:
@@ -46,9 +48,10 @@ enum Command {
     /// Read, export and remove stored messages.
     #[command(subcommand)]
     Message(message::Command),
-    /// Protocol cores.
+    /// Protocol cores: check them, swap them in a running server.
     #[command(subcommand)]
     Core(core::Command),
+    Replay(replay::Args),
     /// Configuration files.
     #[command(subcommand)]
     Config(config::Command),
@@ -70,7 +73,8 @@ pub fn main() -> ExitCode {
             Command::User(command) => user::run(command).await,
             Command::Group(command) => group::run(command).await,
             Command::Message(command) => message::run(command).await,
-            Command::Core(command) => core::run(command),
+            Command::Core(command) => core::run(command).await,
+            Command::Replay(args) => replay::run(args).await,
             Command::Config(command) => config::run(command),
             Command::Schema(command) => schema::run(command).await,
         }

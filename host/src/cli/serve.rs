@@ -5,7 +5,7 @@ use crate::config::Settings;
 use crate::server::{self, Server};
 use std::io::IsTerminal;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let ready = async {
         let store = open_store(&settings).await?;
-        let core = server::load_core(&settings)?;
+        let core = server::load_core(&settings).await?;
         Server::bind(settings, store, core).await
     };
     let server = tokio::select! {
@@ -43,6 +43,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    let mut hangup = signal(SignalKind::hangup())?;
+    let swapper = server.swapper().clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match swapper.reload().await {
+                Ok(done) => info!("read the core's file again: {done}"),
+                Err(error) => error!("read the core's file again, and refused it: {error:#}"),
+            }
+        }
+    });
     let stop = async {
         let signal = signals().await;
         info!(signal, "told to stop");

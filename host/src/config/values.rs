@@ -1,5 +1,6 @@
 //! The kinds of values that settings have, and what is expected of each.
 
+use crate::swap::keys::{PublicKey, TrustedKeys};
 use bytesize::ByteSize;
 use jiff::SignedDuration;
 use mailcell_core::address;
@@ -32,6 +33,16 @@ pub(super) fn choice(text: &str, yes: &str, no: &str, expected: &'static str) ->
 
 pub(super) fn count(text: &str, max: u64, expected: &'static str) -> Result<u64, &'static str> {
     parse(text, expected).and_then(|count| if (1..=max).contains(&count) { Ok(count) } else { Err(expected) })
+}
+
+pub(super) fn percent(text: &str) -> Result<u8, &'static str> {
+    let expected = "expected a number from 0 to 100";
+    parse::<u8>(text, expected).and_then(|percent| if percent <= 100 { Ok(percent) } else { Err(expected) })
+}
+
+pub(super) fn keys(texts: &[String]) -> Result<TrustedKeys, &'static str> {
+    let keys = texts.iter().map(|text| PublicKey::parse(text).ok_or("expected 32 octets in base64"));
+    keys.collect::<Result<_, _>>().map(TrustedKeys::new)
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {

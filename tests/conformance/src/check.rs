@@ -1,36 +1,36 @@
 //! Runs a transcript against a core, in three cuts, and shows where it does otherwise.
 
-use crate::driver::{Core, Effect, ScriptedHost, write_request};
+use crate::host::{Effect, Open, ScriptedHost, write_request};
 use crate::transcript::{Input, Transcript};
 use mailcell_core::Reply;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-/// Makes a core for one session.
-pub type MakeCore<'a> = &'a dyn Fn() -> Box<dyn Core>;
+/// The transcripts of `tests/sessions`, name and text, ordered by name.
+pub const SESSIONS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sessions.rs"));
 
-/// Runs the transcript of a file as written, octet by octet and as one burst. With `MAILCELL_REWRITE=1` in the
-/// environment, the `S:`, `Q:` and `M:` lines become what the first run gave.
+/// Runs a transcript of [`SESSIONS`] as written, octet by octet and as one burst. With `MAILCELL_REWRITE=1` in the
+/// environment, the `S:`, `Q:` and `M:` lines of its file become what the first run gave.
 ///
 /// # Errors
 /// A text for people, with a difference of what was expected (`-`) and got (`+`).
-pub fn check(path: &Path, core: MakeCore) -> Result<(), String> {
-    let transcript = Transcript::load(path).map_err(|error| error.to_string())?;
+pub fn check(name: &str, text: &str, open: Open<'_>) -> Result<(), String> {
+    let transcript = Transcript::parse(name, text).map_err(|error| error.to_string())?;
     let expected = transcript.effects();
-    let mut got = run_as_written(&transcript, core)?;
+    let got = run(&transcript, open);
     let raw = got.concat();
-    for (got, expected) in got.iter_mut().zip(&expected) {
-        *got = fold_any(std::mem::take(got), expected);
-    }
+    let got = fold(got, &expected);
     if got != expected {
-        if std::env::var_os("MAILCELL_REWRITE").is_some_and(|value| value == "1") {
-            std::fs::write(path, transcript.write(&got)).map_err(|error| format!("{}: {error}", path.display()))?;
+        let is_sound = !raw.iter().any(|effect| matches!(effect, Effect::Fault(_) | Effect::Astray(_)));
+        if is_sound && std::env::var_os("MAILCELL_REWRITE").is_some_and(|value| value == "1") {
+            let path = path(name);
+            std::fs::write(&path, transcript.write(&got)).map_err(|error| format!("{}: {error}", path.display()))?;
         } else {
             return Err(format!("as written:\n{}", difference(&transcript.write(&expected), &transcript.write(&got))));
         }
     }
     for (cut, octets) in [("octet by octet", 1), ("as one burst", usize::MAX)] {
-        let cut_up = run_cut(&transcript, core, octets).map_err(|error| format!("{cut}: {error}"))?;
+        let cut_up = run_cut(&transcript, open, octets).map_err(|error| format!("{cut}: {error}"))?;
         if cut_up != raw {
             let [raw, cut_up] = [raw, cut_up].map(|effects| transcript.write(&[effects]));
             return Err(format!("{cut} gives other effects than line by line:\n{}", difference(&raw, &cut_up)));
@@ -39,49 +39,59 @@ pub fn check(path: &Path, core: MakeCore) -> Result<(), String> {
     Ok(())
 }
 
-/// The transcripts of this package, ordered by name.
-pub fn all() -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sessions");
-    let entries = std::fs::read_dir(&directory).expect("tests/sessions is there");
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("a directory can be read").path()).collect();
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
-    paths.sort();
-    paths
+/// Where a transcript of [`SESSIONS`] lies in the repository.
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../sessions").join(name).with_extension("txt")
 }
 
-/// Gives each input by itself, and the effects of each.
-fn run_as_written(transcript: &Transcript, core: MakeCore) -> Result<Vec<Vec<Effect>>, String> {
-    let mut host = ScriptedHost::open(core(), &transcript.config);
+/// Gives each input by itself, and the effects of each, the opening's in front. A session that is over, or waits for
+/// a reply that is not written, gets no further input.
+pub fn run(transcript: &Transcript, open: Open<'_>) -> Vec<Vec<Effect>> {
+    let mut host = ScriptedHost::open(open, &transcript.config);
     let mut effects = vec![host.take_effects()];
     for turn in &transcript.turns {
-        let fail = |message: String| Err(format!("{}:{}: {message}", transcript.path.display(), turn.line));
-        if host.is_closed() {
-            return fail("the connection is closed already".into());
-        }
-        match (&turn.input, host.awaiting()) {
-            (Input::Reply(reply), Some(_)) => host.reply(reply.clone()),
-            (Input::Reply(_), None) => return fail("nothing was asked".into()),
-            (_, Some(request)) => {
-                return fail(format!("an A: line is missing before this one, for {}", write_request(request)));
+        let astray = match (&turn.input, host.awaiting()) {
+            _ if host.is_closed() => Some("the session is over already".to_owned()),
+            (Input::Reply(reply), Some(_)) => {
+                host.reply(reply.clone());
+                None
             }
-            (Input::Client(octets), None) => host.input(octets),
-            (Input::Event(event), None) => host.event(*event),
+            (Input::Reply(_), None) => Some("nothing was asked".to_owned()),
+            (_, Some(request)) => Some(unanswered(&write_request(request))),
+            (Input::Client(octets), None) => {
+                host.input(octets);
+                None
+            }
+            (Input::Event(event), None) => {
+                host.event(*event);
+                None
+            }
+        };
+        if let Some(astray) = astray {
+            effects.push(vec![Effect::Astray(astray)]);
+            return effects;
         }
         effects.push(host.take_effects());
     }
-    match host.awaiting() {
-        Some(request) => Err(format!(
-            "{}: an A: line is missing at the end, for {}",
-            transcript.path.display(),
-            write_request(request)
-        )),
-        None => Ok(effects),
+    if let (Some(request), Some(last)) = (host.awaiting(), effects.last_mut()) {
+        last.push(Effect::Astray(unanswered(&write_request(request))));
     }
+    effects
+}
+
+fn unanswered(request: &str) -> String {
+    format!("there is no reply to {request}")
+}
+
+/// Folds each response of which only the code is expected into that, where the code is the same.
+pub fn fold(got: Vec<Vec<Effect>>, expected: &[Vec<Effect>]) -> Vec<Vec<Effect>> {
+    let expected = expected.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
+    got.into_iter().zip(expected).map(|(got, expected)| fold_any(got, expected)).collect()
 }
 
 /// Gives everything between two events of the host in blocks of `octets`.
-fn run_cut(transcript: &Transcript, core: MakeCore, octets: usize) -> Result<Vec<Effect>, String> {
-    let mut host = ScriptedHost::open(core(), &transcript.config);
+fn run_cut(transcript: &Transcript, open: Open<'_>, octets: usize) -> Result<Vec<Effect>, String> {
+    let mut host = ScriptedHost::open(open, &transcript.config);
     let mut replies: VecDeque<Reply> = VecDeque::new();
     let mut client = Vec::new();
     for turn in &transcript.turns {

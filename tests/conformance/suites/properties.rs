@@ -1,8 +1,8 @@
-//! What holds for every input. [`ScriptedHost`] panics at a malformed response or a step out of turn, so that running
-//! anything through it is half of each test.
+//! What holds for every input. [`ScriptedHost`] makes a fault of a malformed response or a step out of turn, so that
+//! running anything through it is half of each test.
 
-use mailcell_core::{Event, MailboxPage, Next, Reply, Request, Session};
-use mailcell_tests::driver::{Effect, Native, ScriptedHost};
+use mailcell_conformance::host::{Effect, Open, ScriptedHost, moving, native};
+use mailcell_core::{Core, Due, Event, MailboxPage, Next, Reply, Request, Session};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -17,8 +17,12 @@ const LIMITS: [(&str, &str); 5] = [
 ];
 
 fn open(settings: &[(&str, &str)]) -> ScriptedHost {
+    open_with(&native::<Session>, settings)
+}
+
+fn open_with(open: Open<'_>, settings: &[(&str, &str)]) -> ScriptedHost {
     let config: Vec<_> = settings.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    ScriptedHost::open(Box::new(Native::default()), &config)
+    ScriptedHost::open(open, &config)
 }
 
 /// Answers by the request alone, so that every cut gets the same replies in the same order.
@@ -56,7 +60,10 @@ fn mailboxes(list: &[&str], more: bool) -> Reply {
 
 /// The effects of an input, cut at those places.
 fn effects(settings: &[(&str, &str)], input: &[u8], cuts: &[Index]) -> Vec<Effect> {
-    let mut host = open(settings);
+    effects_of(open(settings), input, cuts)
+}
+
+fn effects_of(mut host: ScriptedHost, input: &[u8], cuts: &[Index]) -> Vec<Effect> {
     let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).chain([0, input.len()]).collect();
     ends.sort_unstable();
     let mut pages_left = 0;
@@ -64,7 +71,13 @@ fn effects(settings: &[(&str, &str)], input: &[u8], cuts: &[Index]) -> Vec<Effec
         host.input(block);
         answer(&mut host, &mut pages_left);
     }
-    host.take_effects()
+    take_sound(&mut host)
+}
+
+fn take_sound(host: &mut ScriptedHost) -> Vec<Effect> {
+    let effects = host.take_effects();
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Fault(_))), "{effects:?}");
+    effects
 }
 
 /// A line that means something, more often than not.
@@ -186,7 +199,7 @@ proptest! {
                 host.input(&[*octet]);
                 answer(&mut host, &mut pages_left);
             }
-            host.take_effects()
+            take_sound(&mut host)
         };
         prop_assert_eq!(&octet_by_octet, &whole);
     }
@@ -253,6 +266,32 @@ proptest! {
             host.event(event);
         }
         prop_assert!(host.is_closed());
+        take_sound(&mut host);
+    }
+
+    #[test]
+    fn a_session_that_moves_after_each_event_is_the_same(
+        start in preamble(), lines in vec(command(), 0..30), pieces in data_octets(), cuts in vec(any::<Index>(), 0..40),
+    ) {
+        let input = [start.as_bytes(), &lines.concat(), &pieces].concat();
+        let moved = effects_of(open_with(&moving::<Session>, &LIMITS), &input, &cuts);
+        prop_assert_eq!(moved, effects(&LIMITS, &input, &cuts));
+    }
+
+    #[test]
+    fn a_state_of_any_kind_is_refused_or_goes_on(octets in vec(any::<u8>(), 0..60), lines in vec(command(), 0..5)) {
+        // The first octets are those of small counts and choices, which random ones seldom are.
+        let state: Vec<u8> = octets.iter().enumerate().map(|(at, b)| if at % 2 == 0 { b % 4 } else { *b }).collect();
+        for state in [octets, state] {
+            if let Ok((mut session, position)) = Session::restore(&[], 1, &state) {
+                prop_assert_eq!(session.save(1).position, position);
+                for line in lines.iter().filter(|_| matches!(position.due, Due::Line { .. })) {
+                    if !matches!(session.on_line(line).next, Next::ReadLine { .. }) {
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     #[test]

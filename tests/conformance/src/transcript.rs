@@ -20,29 +20,30 @@
 //! | `S:` | a line to the client as on the wire; `S*9:` is nine of them |
 //! | `S: 250 *` | a whole response with that code, whatever its lines |
 //! | `S: <close>` | the server ends the connection |
-//! | `E:` | an event of the host: `idle-timeout`, `session-expired`, `drain` |
+//! | `E:` | an event of the host: `idle-timeout`, `session-expired`, `drain`, `line-too-long` |
 //! | `M:` | a line of the message that the next `Q: store-message` is about |
-//! | `Q:` | a request of the core, as [`crate::driver::write_request`] writes it |
+//! | `Q:` | a request of the core, as [`crate::host::write_request`] writes it |
 //! | `A:` | the reply: `user MAILBOX` (a line each, `more` behind them if another page follows), `none`, `stored ID`, |
 //! | | `unavailable`, `out-of-space`, `refused` |
 //!
-//! [`crate::escape`] says how octets and repetition are written in `C:`, `S:` and `M:` lines.
+//! [`crate::escape`] says how octets and repetition are written in `C:`, `S:` and `M:` lines. A recorded session is such a
+//! file too. What a session does that no transcript can expect (a trap, a step that breaks the contract) is shown as `!:`.
 
-use crate::driver::Effect;
 use crate::escape;
-use mailcell_core::{Event, MailboxPage, Reply};
+use crate::host::Effect;
+use mailcell_core::{Config, Event, MailboxPage, Reply};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The server's name unless a transcript says otherwise.
 pub const NAME: &str = "mx.test";
 
 /// Why a transcript cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{}:{line}: {message}", path.display())]
+#[error("{name}:{line}: {message}")]
 pub struct TranscriptError {
     /// The file.
-    pub path: PathBuf,
+    pub name: String,
     /// Counted from one.
     pub line: usize,
     /// What is wrong.
@@ -52,8 +53,8 @@ pub struct TranscriptError {
 /// A session written down.
 #[derive(Clone, Debug)]
 pub struct Transcript {
-    /// The file.
-    pub path: PathBuf,
+    /// The file, or what it is called without one.
+    pub name: String,
     /// The lines before the first event as they stand in the file.
     header: Vec<String>,
     /// The settings of the core.
@@ -94,23 +95,27 @@ impl Transcript {
     /// # Errors
     /// With file and line, when it cannot be read or is no transcript.
     pub fn load(path: &Path) -> Result<Transcript, TranscriptError> {
-        let fail = |line, message| TranscriptError { path: path.to_owned(), line, message };
-        let text = std::fs::read_to_string(path).map_err(|error| fail(1, error.to_string()))?;
-        Transcript::parse(path, &text)
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| TranscriptError {
+            name: name.clone(),
+            line: 1,
+            message: error.to_string(),
+        })?;
+        Transcript::parse(&name, &text)
     }
 
-    /// Reads a text; `path` is for messages.
+    /// Reads a text; `name` is for messages.
     ///
     /// # Errors
     /// With file and line, when it is no transcript.
-    pub fn parse(path: &Path, text: &str) -> Result<Transcript, TranscriptError> {
+    pub fn parse(name: &str, text: &str) -> Result<Transcript, TranscriptError> {
         let mut reader = Reader::default();
         for (at, line) in text.lines().enumerate() {
-            let fail = |message| TranscriptError { path: path.to_owned(), line: at + 1, message };
+            let fail = |message| TranscriptError { name: name.to_owned(), line: at + 1, message };
             reader.read(at + 1, line).map_err(fail)?;
         }
         let fail = |message: &str| TranscriptError {
-            path: path.to_owned(),
+            name: name.to_owned(),
             line: text.lines().count(),
             message: message.into(),
         };
@@ -124,7 +129,29 @@ impl Transcript {
         if !config.iter().any(|(key, _)| key == "name") {
             config.push(("name".into(), NAME.into()));
         }
-        Ok(Transcript { path: path.to_owned(), header, config, opening, turns })
+        Ok(Transcript { name: name.to_owned(), header, config, opening, turns })
+    }
+
+    /// Makes a transcript of what a session was told. Each comment is a line without its `#`.
+    pub fn of_session(name: &str, comments: &[String], config: &Config, inputs: Vec<Input>) -> Transcript {
+        let mut header: Vec<_> = comments.iter().map(|comment| format!("# {comment}")).collect();
+        header.extend(config.iter().map(|(key, value)| format!("config: {key} {value}")));
+        let turns = inputs.into_iter().enumerate().map(|(at, input)| {
+            let mut text = Vec::new();
+            match &input {
+                Input::Client(octets) => write_lines('C', &escape::encode_lines(octets), &mut text),
+                Input::Reply(reply) => text.extend(write_reply(reply)),
+                Input::Event(event) => text.push(format!("E: {}", write_event(*event))),
+            }
+            Turn { line: at + 1, text, input, effects: Vec::new() }
+        });
+        Transcript {
+            name: name.to_owned(),
+            header,
+            config: config.to_owned(),
+            opening: Vec::new(),
+            turns: turns.collect(),
+        }
     }
 
     /// Writes the transcript with other effects, as many lists of them as there are turns, the opening's in front.
@@ -160,6 +187,7 @@ fn write_effects(effects: &[Effect], lines: &mut Vec<String>) {
             Effect::Close => lines.push("S: <close>".into()),
             Effect::Message(octets) => write_lines('M', &escape::encode_lines(octets), lines),
             Effect::Request(text) => lines.push(format!("Q: {text}")),
+            Effect::Fault(text) | Effect::Astray(text) => lines.push(format!("!: {text}")),
         }
         rest = &rest[read..];
     }
@@ -292,13 +320,34 @@ fn parse_reply(word: (&str, &str)) -> Result<Reply, String> {
     })
 }
 
-fn parse_event(text: &str) -> Result<Event, String> {
-    match text {
-        "idle-timeout" => Ok(Event::IdleTimeout),
-        "session-expired" => Ok(Event::SessionExpired),
-        "drain" => Ok(Event::Drain),
-        _ => Err(format!("no such event: {text:?}")),
+fn write_reply(reply: &Reply) -> Vec<String> {
+    match reply {
+        Reply::Mailboxes(page) if page.mailboxes.is_empty() => vec!["A: none".to_owned()],
+        Reply::Mailboxes(page) => {
+            let users = page.mailboxes.iter().map(|mailbox| format!("A: user {mailbox}"));
+            users.chain(page.more.then(|| "A: more".to_owned())).collect()
+        }
+        Reply::Stored(id) => vec![format!("A: stored {id}")],
+        Reply::Unavailable => vec!["A: unavailable".to_owned()],
+        Reply::OutOfSpace => vec!["A: out-of-space".to_owned()],
+        Reply::Refused => vec!["A: refused".to_owned()],
     }
+}
+
+const EVENTS: [(&str, Event); 4] = [
+    ("idle-timeout", Event::IdleTimeout),
+    ("session-expired", Event::SessionExpired),
+    ("drain", Event::Drain),
+    ("line-too-long", Event::LineTooLong),
+];
+
+fn parse_event(text: &str) -> Result<Event, String> {
+    let found = EVENTS.into_iter().find(|(name, _)| *name == text);
+    found.map(|(_, event)| event).ok_or_else(|| format!("no such event: {text:?}"))
+}
+
+fn write_event(event: Event) -> &'static str {
+    EVENTS.into_iter().find(|(_, known)| *known == event).map_or("unknown", |(name, _)| name)
 }
 
 fn parse_server(text: &str) -> Result<Vec<Effect>, String> {

@@ -1,7 +1,7 @@
 use super::*;
 
 fn parse(text: &str) -> Result<Transcript, TranscriptError> {
-    Transcript::parse(Path::new("x.txt"), text)
+    Transcript::parse("x.txt", text)
 }
 
 const EXAMPLE: &str = "\

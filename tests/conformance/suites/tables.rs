@@ -1,11 +1,11 @@
 //! The core's tables against what protocol.md says of them.
 
+use mailcell_conformance::check::SESSIONS;
+use mailcell_conformance::host::{Effect, ScriptedHost, native};
+use mailcell_conformance::transcript::{NAME, Transcript};
 use mailcell_core::command::Verb;
 use mailcell_core::responses::{self, Template};
 use mailcell_core::{Reply, sequence};
-use mailcell_tests::check;
-use mailcell_tests::driver::{Effect, Native, ScriptedHost};
-use mailcell_tests::transcript::{NAME, Transcript};
 
 /// protocol.md, "States and commands", with a good argument each. A cell is the answer's code and the state behind it;
 /// DATA's is the answer to the end of data.
@@ -42,7 +42,8 @@ struct Session(ScriptedHost);
 impl Session {
     /// A session in that state, greeted by that verb.
     fn in_state(state: usize, greeting: &str) -> Session {
-        let mut session = Session(ScriptedHost::open(Box::new(Native::default()), &[("name".into(), NAME.into())]));
+        let mut session =
+            Session(ScriptedHost::open(&native::<mailcell_core::Session>, &[("name".into(), NAME.into())]));
         for (_, command) in &STATES[1..=state] {
             assert_eq!(session.command(&command.replace("{}", greeting)), "250");
         }
@@ -124,7 +125,7 @@ fn each_command_in_each_state() {
 #[test]
 fn each_response_is_in_a_transcript() {
     let transcripts =
-        check::all().into_iter().map(|path| Transcript::load(&path).unwrap_or_else(|error| panic!("{error}")));
+        SESSIONS.iter().map(|(name, text)| Transcript::parse(name, text).unwrap_or_else(|error| panic!("{error}")));
     let lines: Vec<Vec<u8>> = transcripts
         .flat_map(|transcript| transcript.effects().concat())
         .filter_map(|effect| if let Effect::Line(line) = effect { Some(line) } else { None })

@@ -1,56 +1,70 @@
-//! Something that speaks the core's events, and a host around it without sockets, clock and database.
+//! A host without sockets, clock and database around whatever speaks the core's events.
 
 use crate::escape;
-use mailcell_core::{DataStep, Event, Message, Next, Order, Reply, Request, Response, Session, Step};
+use mailcell_core::{Answer, Config, Core, Event, Input, Message, Next, Order, Reply, Request, Response, Step};
+use std::borrow::Cow;
 
 /// The largest block of message data that a host hands over at once.
 const BLOCK_OCTETS_MAX: usize = 64 << 10;
 
-/// A protocol core: the plain Rust one, or a component.
-pub trait Core {
-    /// Starts a session; the first call.
-    fn open(&mut self, config: &[(String, String)]) -> Step;
-    /// A line without its CRLF.
-    fn on_line(&mut self, line: &[u8]) -> Step;
-    /// A block of message data.
-    fn on_data(&mut self, block: &[u8]) -> DataStep;
-    /// The answer to the outstanding request.
-    fn on_reply(&mut self, reply: Reply) -> Step;
-    /// What is neither input nor a reply.
-    fn on_event(&mut self, event: Event) -> Step;
+/// A session of a core in plain Rust, or of a component in a cell, which may be lost.
+pub trait Subject {
+    /// Tells the session what happened.
+    ///
+    /// # Errors
+    /// Why the session is lost.
+    fn deliver(&mut self, input: Input<'_>) -> Result<Answer, String>;
 }
 
-/// The core as plain Rust.
-#[derive(Default)]
-pub struct Native(Option<Session>);
-
-impl Native {
-    fn session(&mut self) -> &mut Session {
-        self.0.as_mut().expect("open comes first")
+impl<C: Core> Subject for C {
+    fn deliver(&mut self, input: Input<'_>) -> Result<Answer, String> {
+        Ok(Core::deliver(self, input))
     }
 }
 
-impl Core for Native {
-    fn open(&mut self, config: &[(String, String)]) -> Step {
-        let (session, step) = Session::open(config);
-        self.0 = Some(session);
-        step
-    }
+/// A session and its first step, or why there is none.
+pub type Opened = Result<(Box<dyn Subject>, Step), String>;
 
-    fn on_line(&mut self, line: &[u8]) -> Step {
-        self.session().on_line(line)
-    }
+/// Opens a session.
+pub type Open<'a> = &'a dyn Fn(&Config) -> Opened;
 
-    fn on_data(&mut self, block: &[u8]) -> DataStep {
-        self.session().on_data(block.to_vec())
-    }
+/// Opens a session of a core in plain Rust.
+///
+/// # Errors
+/// None.
+pub fn native<C: Core + 'static>(config: &Config) -> Opened {
+    let (core, step) = C::open(config);
+    Ok((Box::new(core), step))
+}
 
-    fn on_reply(&mut self, reply: Reply) -> Step {
-        self.session().on_reply(reply)
-    }
+/// Opens a session of a core in plain Rust that is saved and restored after each of its events.
+///
+/// # Errors
+/// None.
+pub fn moving<C: Core + 'static>(config: &Config) -> Opened {
+    let (core, step) = C::open(config);
+    Ok((Box::new(Moving { core, config: config.to_owned() }), step))
+}
 
-    fn on_event(&mut self, event: Event) -> Step {
-        self.session().on_event(event)
+struct Moving<C> {
+    core: C,
+    config: Vec<(String, String)>,
+}
+
+impl<C: Core> Subject for Moving<C> {
+    fn deliver(&mut self, input: Input<'_>) -> Result<Answer, String> {
+        let answer = self.core.deliver(input);
+        if answer.step.next != Next::Close {
+            for schema in C::schemas().writes {
+                let saved = self.core.save(schema);
+                let (restored, position) = C::restore(&self.config, schema, &saved.state)?;
+                if Some(position.due) != answer.step.next.due() || position != saved.position {
+                    return Err(format!("{position:?} after {:?}", saved.position));
+                }
+                self.core = restored;
+            }
+        }
+        Ok(answer)
     }
 }
 
@@ -67,12 +81,17 @@ pub enum Effect {
     Message(Vec<u8>),
     /// A request, as [`write_request`] writes it.
     Request(String),
+    /// The session is lost: it broke the contract, or its cell.
+    Fault(String),
+    /// The session goes another way than the transcript, which has nothing more to tell it.
+    Astray(String),
 }
 
-/// Frames input, writes responses and holds the message, as the WIT contract asks of a host, and panics when the core
-/// breaks that contract.
+/// Frames input, writes responses and holds the message, as the WIT contract asks of a host. A core that breaks that
+/// contract loses the session, which shows as [`Effect::Fault`].
 pub struct ScriptedHost {
-    core: Box<dyn Core>,
+    /// Absent when it could not be opened.
+    core: Option<Box<dyn Subject>>,
     next: Next,
     /// What was not read yet.
     input: Vec<u8>,
@@ -88,10 +107,9 @@ pub struct ScriptedHost {
 
 impl ScriptedHost {
     /// Opens a session.
-    pub fn open(mut core: Box<dyn Core>, config: &[(String, String)]) -> ScriptedHost {
-        let step = core.open(config);
+    pub fn open(open: Open<'_>, config: &Config) -> ScriptedHost {
         let mut host = ScriptedHost {
-            core,
+            core: None,
             next: Next::Close,
             input: Vec::new(),
             untouched: true,
@@ -100,7 +118,11 @@ impl ScriptedHost {
             response_open: None,
             effects: Vec::new(),
         };
-        host.carry_out(step);
+        let opened = open(config).and_then(|(core, step)| {
+            host.core = Some(core);
+            host.carry_out(step)
+        });
+        host.keep_fault(opened);
         host
     }
 
@@ -111,21 +133,24 @@ impl ScriptedHost {
     }
 
     /// The answer to the outstanding request.
+    ///
+    /// # Panics
+    /// When there is none.
     pub fn reply(&mut self, reply: Reply) {
         assert!(self.awaiting().is_some(), "no request is outstanding");
         if matches!(self.next, Next::AwaitReply(Request::StoreMessage(_))) {
             self.message.clear();
         }
-        let step = self.core.on_reply(reply);
-        self.carry_out(step);
+        self.deliver(Input::Reply(Cow::Owned(reply)));
         self.run();
     }
 
-    /// An event of the host's own.
+    /// An event of the host's own; nothing comes of it once the session is over.
     pub fn event(&mut self, event: Event) {
-        let step = self.core.on_event(event);
-        self.carry_out(step);
-        self.run();
+        if !self.is_closed() {
+            self.deliver(Input::Event(event));
+            self.run();
+        }
     }
 
     /// The outstanding request.
@@ -151,24 +176,44 @@ impl ScriptedHost {
     /// Goes on until input or a reply is missing, or the session is over.
     fn run(&mut self) {
         loop {
-            let step = match self.next {
-                Next::ReadLine { octets_max } => match self.frame(octets_max as usize) {
-                    Some(Ok(line)) => self.core.on_line(&line),
-                    Some(Err(event)) => self.core.on_event(event),
+            match self.next {
+                Next::ReadLine { octets_max, .. } => match self.frame(octets_max as usize) {
+                    Some(Ok(line)) => drop(self.deliver(Input::Line(line.into()))),
+                    Some(Err(event)) => drop(self.deliver(Input::Event(event))),
                     None => return,
                 },
                 Next::ReadData if !self.input.is_empty() => {
-                    let block = self.input.len().min(BLOCK_OCTETS_MAX);
-                    let data = self.core.on_data(&self.input[..block]);
-                    let all = data.consumed == block;
-                    assert!(data.consumed <= block, "more was consumed than was given");
-                    assert!(all || data.step.next != Next::ReadData, "data is left, and yet more is asked for");
-                    self.input.drain(..data.consumed);
-                    data.step
+                    let block = self.input[..self.input.len().min(BLOCK_OCTETS_MAX)].to_vec();
+                    let consumed = self.deliver(Input::Data(block.into()));
+                    self.input.drain(..consumed);
                 }
                 Next::ReadData | Next::AwaitReply(_) | Next::Close => return,
-            };
-            self.carry_out(step);
+            }
+        }
+    }
+
+    /// Tells the core, carries out what it answers, and gives how many octets it read of a block.
+    fn deliver(&mut self, input: Input<'_>) -> usize {
+        let block = if let Input::Data(block) = &input { block.len() } else { 0 };
+        let answered =
+            self.core.as_mut().map_or_else(|| Err("there is no session".to_owned()), |core| core.deliver(input));
+        let mut consumed = 0;
+        let done = answered.and_then(|answer| {
+            let is_over = answer.step.next != Next::ReadData;
+            if answer.consumed > block || (answer.consumed < block && !is_over) {
+                return Err(format!("{} octets read of {block}", answer.consumed));
+            }
+            consumed = answer.consumed;
+            self.carry_out(answer.step)
+        });
+        self.keep_fault(done);
+        consumed
+    }
+
+    fn keep_fault(&mut self, done: Result<(), String>) {
+        if let Err(fault) = done {
+            self.effects.push(Effect::Fault(fault));
+            self.next = Next::Close;
         }
     }
 
@@ -194,13 +239,13 @@ impl ScriptedHost {
         Some(Ok(line[..end].to_vec()))
     }
 
-    fn carry_out(&mut self, step: Step) {
+    fn carry_out(&mut self, step: Step) -> Result<(), String> {
         for response in &step.responses {
-            self.write(response);
+            self.write(response)?;
         }
         let closes = step.next == Next::Close;
         let says_so = step.responses.iter().any(|response| matches!(response.code, 221 | 421));
-        assert_eq!(closes, says_so, "a session ends with 221 or 421 and nothing else: {step:?}");
+        expect(closes == says_so, "a session ends with 221 or 421 and nothing else", &step)?;
         for order in &step.orders {
             match order {
                 Order::Append(octets) => self.message.extend_from_slice(octets),
@@ -211,39 +256,52 @@ impl ScriptedHost {
             Next::Close => self.effects.push(Effect::Close),
             Next::AwaitReply(request) => {
                 if let Request::StoreMessage(message) = request {
-                    assert_eq!(message.octets, self.message.len() as u64, "the core's count of appended octets");
-                    assert!(message.header_octets <= message.octets, "a header section longer than its message");
+                    expect(
+                        message.octets == self.message.len() as u64,
+                        "the core's count of appended octets",
+                        message,
+                    )?;
+                    expect(message.header_octets <= message.octets, "a header section in its message", message)?;
                     let octets = (!self.message.is_empty()).then(|| Effect::Message(self.message.clone()));
                     self.effects.extend(octets);
                 }
                 self.effects.push(Effect::Request(write_request(request)));
             }
-            Next::ReadLine { octets_max } => assert!(*octets_max >= 512, "RFC 5321 4.5.3.1.4"),
+            // RFC 5321 4.5.3.1.4.
+            Next::ReadLine { octets_max, .. } => expect(*octets_max >= 512, "lines of 512 octets", octets_max)?,
             Next::ReadData => {}
         }
-        assert!(
-            self.response_open.is_none() || matches!(step.next, Next::AwaitReply(Request::NextPage)),
-            "a response without a last line: {step:?}"
-        );
+        let may_be_open = matches!(step.next, Next::AwaitReply(Request::NextPage));
+        expect(self.response_open.is_none() || may_be_open, "a response with a last line", &step)?;
         self.next = step.next;
+        Ok(())
     }
 
     /// Writes a line, and holds the core to what may stand in one.
-    fn write(&mut self, response: &Response) {
+    fn write(&mut self, response: &Response) -> Result<(), String> {
         let Response { code, enhanced, text, more } = response;
-        assert!((200..600).contains(code), "{response:?}");
-        assert!(text.bytes().all(|b| (b' '..=b'~').contains(&b)), "{response:?}");
-        assert!(self.response_open.is_none_or(|open| open == *code), "two codes in one response: {response:?}");
+        expect((200..600).contains(code), "a code", response)?;
+        expect(text.bytes().all(|b| (b' '..=b'~').contains(&b)), "printable text", response)?;
+        expect(self.response_open.is_none_or(|open| open == *code), "one code in one response", response)?;
         self.response_open = more.then_some(*code);
         let separator = if *more { '-' } else { ' ' };
-        let status = enhanced.map_or(String::new(), |(class, subject, detail)| {
-            assert_eq!(u16::from(class), code / 100, "{response:?}");
-            format!("{class}.{subject}.{detail} ")
-        });
+        let status = match enhanced {
+            Some((class, subject, detail)) => {
+                expect(u16::from(*class) == code / 100, "an enhanced status code of the code's class", response)?;
+                format!("{class}.{subject}.{detail} ")
+            }
+            None => String::new(),
+        };
         let line = format!("{code}{separator}{status}{text}");
-        assert!(line.len() + 2 <= 512, "RFC 5321 4.5.3.1.5: {response:?}");
+        // RFC 5321 4.5.3.1.5.
+        expect(line.len() + 2 <= 512, "a line of at most 512 octets", response)?;
         self.effects.push(Effect::Line(line.into_bytes()));
+        Ok(())
     }
+}
+
+fn expect(holds: bool, what: &str, found: &impl std::fmt::Debug) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("expected {what}, found {found:?}")) }
 }
 
 /// Writes a request on one line.

@@ -1,0 +1,153 @@
+//! A session as bytes and back: everything but the settings, in the order of [`State`], written by postcard.
+
+use super::{Awaiting, Greeting, Session, Transaction};
+use crate::limits;
+use crate::reading::Reading;
+use crate::settings::Settings;
+use crate::step::{Due, Next, Position};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// The number of the layout that [`State`] has. Whoever changes what [`State`] reaches gives it another number, and goes on
+/// reading the former one; a test holds the bytes.
+pub(super) const SCHEMA: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct State<'a> {
+    started: bool,
+    greeting: Cow<'a, Option<Greeting>>,
+    transaction: Cow<'a, Option<Transaction>>,
+    reading: Cow<'a, Option<Reading>>,
+    awaiting: Option<Awaiting>,
+    errors: u32,
+}
+
+impl Session {
+    pub(super) fn to_state(&self) -> Vec<u8> {
+        let state = State {
+            started: self.started,
+            greeting: Cow::Borrowed(&self.greeting),
+            transaction: Cow::Borrowed(&self.transaction),
+            reading: Cow::Borrowed(&self.reading),
+            awaiting: self.awaiting,
+            errors: self.errors,
+        };
+        postcard::to_allocvec(&state).expect("memory takes everything")
+    }
+
+    /// Reads what another core wrote, and believes nothing that this one could not have written.
+    pub(super) fn from_state(settings: Settings, state: &[u8]) -> Result<Session, String> {
+        let (state, rest) =
+            postcard::take_from_bytes::<State<'_>>(state).map_err(|error| format!("not a session: {error}"))?;
+        let session = Session {
+            settings,
+            started: state.started,
+            greeting: state.greeting.into_owned(),
+            transaction: state.transaction.into_owned(),
+            reading: state.reading.into_owned(),
+            awaiting: state.awaiting,
+            errors: state.errors,
+        };
+        let problem = if rest.is_empty() { session.problem() } else { Some("octets behind its end") };
+        problem.map_or(Ok(session), |problem| Err(format!("not a session of this core: {problem}")))
+    }
+
+    /// What no session of this core is ever like.
+    fn problem(&self) -> Option<&'static str> {
+        let recipients = self.transaction.iter().flat_map(|transaction| &transaction.rcpt_to);
+        let senders = self.transaction.iter().map(|transaction| &transaction.mail_from);
+        let names = self.greeting.iter().map(|greeting| &greeting.client_name);
+        let mut texts = recipients.clone().chain(senders).chain(names);
+        let is_text =
+            |text: &String| text.len() <= limits::PATH_OCTETS_MAX && text.bytes().all(|b| (0x20..0x7f).contains(&b));
+        let problems = [
+            (self.transaction.is_some() && self.greeting.is_none(), "a transaction without a greeting"),
+            (self.reading.is_some() && recipients.clone().next().is_none(), "data without a recipient"),
+            (self.reading.is_some() && self.awaiting.is_some(), "data and a request at once"),
+            (self.awaiting == Some(Awaiting::Store) && self.greeting.is_none(), "a message without a greeting"),
+            (recipients.count() > limits::RECIPIENTS_MAX, "too many recipients"),
+            (!texts.all(is_text), "a name that no command brings"),
+            (self.reading.as_ref().is_some_and(|reading| !reading.content().is_bounded()), "a field that is too long"),
+        ];
+        problems.into_iter().find_map(|(found, problem)| found.then_some(problem))
+    }
+
+    pub(super) fn position(&self) -> Position {
+        let due = match (&self.reading, self.awaiting, self.read_line()) {
+            (Some(_), _, _) => Due::Data,
+            (None, Some(_), _) => Due::Reply,
+            (None, None, Next::ReadLine { octets_max, secret }) => Due::Line { octets_max, secret },
+            (None, None, next) => unreachable!("{next:?} reads no line"),
+        };
+        Position { due, octets: self.reading.as_ref().map_or(0, Reading::appended_octets) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::{Core, Input};
+
+    /// A session in each kind of state, and its bytes in layout 1.
+    const STATES: [(&str, &str); 5] = [
+        ("", "000000000000"),
+        ("XYZZY\r\n", "010000000001"),
+        ("EHLO c.test\r\n", "010106632e746573740100000000"),
+        (
+            "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nVRFY bob\r\n",
+            "010106632e746573740101036140620103634064000100060000",
+        ),
+        (
+            "HELO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: hi\r\nDa",
+            "010106632e746573740001000103634064010103020000020002446101052068690d0a000f0d00000000",
+        ),
+    ];
+
+    fn session(input: &str) -> Session {
+        let (mut session, _) = Session::open(&[]);
+        let mut rest = input.as_bytes();
+        while let Some((line, behind)) = rest.iter().position(|b| *b == b'\n').map(|at| rest.split_at(at + 1)) {
+            if session.reading.is_some() {
+                break;
+            }
+            session.deliver(Input::Line(line[..line.len() - 2].into()));
+            rest = behind;
+        }
+        if session.reading.is_some() {
+            session.deliver(Input::Data(rest.into()));
+        }
+        session
+    }
+
+    #[test]
+    fn the_layout_of_schema_1_never_changes() {
+        let hex = |octets: Vec<u8>| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+        let got: Vec<_> = STATES.iter().map(|(input, _)| (*input, hex(session(input).to_state()))).collect();
+        let expected: Vec<_> = STATES.iter().map(|(input, state)| (*input, (*state).to_owned())).collect();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn what_no_session_is_like_is_refused() {
+        let refusal = |change: fn(&mut Session)| {
+            let mut session = session("EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+            change(&mut session);
+            Session::restore(&[], SCHEMA, &session.to_state()).err().unwrap_or_default()
+        };
+        assert_eq!(refusal(|_| {}), "");
+        for (change, why) in [
+            ((|s| s.greeting = None) as fn(&mut Session), "a transaction without a greeting"),
+            (|s| s.transaction = None, ""),
+            (|s| s.transaction.as_mut().unwrap().mail_from.push('\r'), "a name that no command brings"),
+            (|s| s.transaction.as_mut().unwrap().rcpt_to = vec![String::new(); 101], "too many recipients"),
+            (|s| s.reading = Some(Reading::new(false)), ""),
+            (|s| (s.transaction, s.reading) = (None, Some(Reading::new(false))), "data without a recipient"),
+        ] {
+            assert!(refusal(change).ends_with(why), "{why}: {}", refusal(change));
+        }
+        for octets in [&b""[..], b"\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00", &[0xff; 40]] {
+            assert!(Session::restore(&[], SCHEMA, octets).is_err(), "{octets:?}");
+        }
+        assert_eq!(Session::restore(&[], 2, &[]).err().unwrap(), "layout 2 is not known");
+    }
+}

@@ -1,0 +1,187 @@
+//! The control socket: HTTP/1.1 with JSON over a Unix socket that its owner alone can use.
+//!
+//! | request | what it does |
+//! |---|---|
+//! | `GET /v1/core` | a [`crate::swap::Status`] |
+//! | `POST /v1/core/check` | the body is a component; stages and proves it: a [`crate::swap::Report`]. Its signature, if it has one, is the header `mailcell-signature` |
+//! | `POST /v1/core/swap` | a [`Swap`]: a component that was checked comes into service |
+//! | `POST /v1/core/rollback` | ends a trial, or goes back to the core that served before |
+//!
+//! What was done is a [`Done`] with the status 200; what is refused is one with 409, and what cannot be read one with 400.
+//! All requests may be sent again: a component is known by its digest.
+
+pub mod client;
+
+use crate::cell::limits;
+use crate::swap::{Options, Swapper};
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info};
+
+/// The header that carries a component's signature.
+pub const SIGNATURE: &str = "mailcell-signature";
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 16;
+
+/// How long one connection may last: compiling and proving a core takes seconds.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// How long a client may take to send a request's header section.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The body of a request to swap.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Swap {
+    /// SHA-256 of a component that was checked.
+    pub digest: String,
+    /// How it comes into service.
+    #[serde(flatten)]
+    pub options: Options,
+}
+
+/// What came of a request, in one line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// For people.
+    pub message: String,
+}
+
+/// The socket, bound. Its file goes when this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Binds the socket. A file that a server left behind is replaced; one that a server answers at is not.
+    ///
+    /// # Errors
+    /// With the path, in one line.
+    pub fn bind(path: &Path) -> anyhow::Result<Listener> {
+        let shown = || format!("cannot make the control socket {}", path.display());
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            use std::os::unix::fs::FileTypeExt;
+            if !metadata.file_type().is_socket() {
+                bail!("{}: there is a file of that name, which is no socket", shown());
+            }
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                bail!("{}: another server uses it (see the setting `control`)", shown());
+            }
+            fs::remove_file(path).with_context(shown)?;
+        }
+        // Nobody can connect before the socket is its owner's alone: it gets its name when it is.
+        let mut hidden = path.as_os_str().to_owned();
+        hidden.push(format!(".{}", std::process::id()));
+        let hidden = PathBuf::from(hidden);
+        let socket = UnixListener::bind(&hidden).with_context(shown)?;
+        let name =
+            fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600)).and_then(|()| fs::rename(&hidden, path));
+        if name.is_err() {
+            let _ = fs::remove_file(&hidden);
+        }
+        name.with_context(shown)?;
+        Ok(Listener { socket, path: path.to_owned() })
+    }
+
+    /// Answers requests. Never returns.
+    pub async fn run(self, swapper: Arc<Swapper>) {
+        info!(socket = %self.path.display(), "taking commands");
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            // The semaphore is never closed.
+            let Ok(permit) = connections.clone().acquire_owned().await else { return };
+            match self.socket.accept().await {
+                Ok((stream, _)) => {
+                    let swapper = swapper.clone();
+                    tokio::spawn(async move {
+                        serve(stream, swapper).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    error!(%error, "cannot accept a command");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn serve(stream: UnixStream, swapper: Arc<Swapper>) {
+    let service = service_fn(move |request| {
+        let swapper = swapper.clone();
+        async move { Ok::<_, Infallible>(answer(request, &swapper).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONNECTION_TIME_MAX, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a command was cut off"),
+        Err(_) => debug!("a command took too long"),
+    }
+}
+
+async fn answer(request: Request<Incoming>, swapper: &Arc<Swapper>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, limits::COMPONENT_OCTETS_MAX as usize).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("cannot read the request: {error}")),
+    };
+    let done = match (&head.method, head.uri.path()) {
+        (&Method::GET, "/v1/core") => return json(StatusCode::OK, &swapper.status()),
+        (&Method::POST, "/v1/core/check") => {
+            let signature = head.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
+            match swapper.check(body.to_vec(), signature).await {
+                Ok(report) => return json(StatusCode::OK, &report),
+                Err(error) => Err(error),
+            }
+        }
+        (&Method::POST, "/v1/core/swap") => match serde_json::from_slice::<Swap>(&body) {
+            Ok(swap) => swapper.swap(&swap.digest, &swap.options),
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("cannot read the request: {error}")),
+        },
+        (&Method::POST, "/v1/core/rollback") => swapper.rollback(),
+        (_, path) => return refuse(StatusCode::NOT_FOUND, format!("there is no {} {path}", head.method)),
+    };
+    match done {
+        Ok(message) => json(StatusCode::OK, &Done { message }),
+        Err(error) => refuse(StatusCode::CONFLICT, format!("{error:#}")),
+    }
+}
+
+fn refuse(status: StatusCode, message: String) -> Response<Full<Bytes>> {
+    json(status, &Done { message })
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    let text = serde_json::to_vec_pretty(body).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,94 @@
+//! A file becomes a generation: its bytes are checked, and compiled by a process of its own, which can be ended when it
+//! takes too long or too much. The bytes that were checked are the bytes that run.
+
+use crate::cell::{self, Engine, Generation, limits};
+use anyhow::{Context, bail};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Stdio;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// Checks and compiles a component.
+///
+/// # Errors
+/// One line that says what is wrong with it.
+pub async fn stage(engine: &Engine, component: Vec<u8>) -> anyhow::Result<Generation> {
+    let artifact = timeout(limits::COMPILE_TIME_MAX, compile(&component)).await;
+    let artifact =
+        artifact.map_err(|_| anyhow::anyhow!("it takes longer than {:?} to compile", limits::COMPILE_TIME_MAX))??;
+    let engine = engine.clone();
+    let generation = tokio::task::spawn_blocking(move || Generation::from_artifact(&engine, &component, &artifact));
+    Ok(generation.await??)
+}
+
+/// Has a child compile, and takes the code from its output.
+async fn compile(component: &[u8]) -> anyhow::Result<Vec<u8>> {
+    if component.len() as u64 > limits::COMPONENT_OCTETS_MAX {
+        return Err(cell::CoreError::TooLarge.into());
+    }
+    // The file of this very program, also when it has been replaced on disk.
+    let program = Path::new("/proc/self/exe");
+    let program = if program.exists() { program.to_owned() } else { std::env::current_exe()? };
+    let mut child = Command::new(program)
+        .args(["core", "compile"])
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start a process to compile")?;
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        bail!("a process to compile has no pipes");
+    };
+    let feed = async {
+        // A child that has failed reads no more; what it says tells why.
+        let _ = stdin.write_all(component).await;
+        drop(stdin);
+    };
+    let (mut artifact, mut errors) = (Vec::new(), Vec::new());
+    let (mut stdout, mut stderr) = (stdout.take(limits::ARTIFACT_OCTETS_MAX + 1), stderr.take(4 << 10));
+    let ((), out, err) = tokio::join!(feed, stdout.read_to_end(&mut artifact), stderr.read_to_end(&mut errors));
+    out.and(err)?;
+    if artifact.len() as u64 > limits::ARTIFACT_OCTETS_MAX {
+        bail!("its compiled code is larger than {} octets", limits::ARTIFACT_OCTETS_MAX);
+    }
+    let status = child.wait().await?;
+    match String::from_utf8_lossy(&errors).trim() {
+        _ if status.success() => Ok(artifact),
+        "" => bail!("it takes more time or memory to compile than it may ({status})"),
+        errors => bail!("{}", errors.strip_prefix("mailcell: ").unwrap_or(errors)),
+    }
+}
+
+/// The child's part: reads a component, writes its code.
+///
+/// # Errors
+/// When the input is no component.
+pub fn compile_here(mut input: impl Read, mut output: impl Write) -> anyhow::Result<()> {
+    limit_this_process()?;
+    let mut component = Vec::new();
+    input.by_ref().take(limits::COMPONENT_OCTETS_MAX + 1).read_to_end(&mut component)?;
+    let artifact = cell::compile(&component).map_err(|error| cell::CoreError::NotAComponent(format!("{error:#}")))?;
+    output.write_all(&artifact)?;
+    Ok(output.flush()?)
+}
+
+/// Before anything foreign is looked at.
+fn limit_this_process() -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limits = [
+        (Resource::Cpu, limits::COMPILE_CPU_MAX.as_secs()),
+        (Resource::As, limits::COMPILE_MEMORY_OCTETS_MAX),
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+    ];
+    for (resource, most) in limits {
+        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
+            .context("cannot limit a process that compiles")?;
+    }
+    Ok(())
+}

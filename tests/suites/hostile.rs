@@ -1,0 +1,267 @@
+//! Cores that mean harm, in a running server: the session in question ends with 421, a thousand others that are sending
+//! mail at that moment do not notice, and the counters say what happened.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use mailcell::admin::Swap;
+use mailcell::admin::client::Client;
+use mailcell::cell::{Counts, DEFAULT_CORE};
+use mailcell::swap::{Options, Status};
+use mailcell_tests::cores;
+use mailcell_tests::load::{Load, Outcome, Session};
+use mailcell_tests::program::{PATIENCE, Server, command, run};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mailcell-under-test");
+
+/// Sessions that send mail meanwhile.
+const OTHERS: usize = 1_000;
+
+/// Harm that is done at once, as a trap or as a step that is refused.
+const AT_ONCE: [(&str, bool); 11] = [
+    ("loop", true),
+    ("grow", true),
+    ("recurse", true),
+    ("trap", true),
+    ("million", true),
+    ("long", true),
+    ("crlf", false),
+    ("code", false),
+    ("two", false),
+    ("ask", false),
+    ("append", false),
+];
+
+/// Each of these tests brings a thousand sessions; one after the other they are enough for a small machine.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+struct Setup {
+    directory: TempDir,
+    server: Server,
+    client: Client,
+}
+
+impl Setup {
+    fn start(core: &[u8], arguments: &[&str]) -> Setup {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("core.wasm");
+        std::fs::write(&file, core).unwrap();
+        let database = format!("sqlite:{}", directory.path().join("mail.db").display());
+        let arguments = [&["--database", &database, "--core", file.to_str().unwrap()], arguments].concat();
+        let server = Server::start(Path::new(PROGRAM), &arguments, &[]);
+        let client = Client::new(&server.control());
+        Setup { directory, server, client }
+    }
+
+    async fn open(&self) -> Session {
+        Session::open(self.server.address).await.unwrap()
+    }
+
+    /// Swaps, whatever is different.
+    async fn swap(&self, core: &[u8]) -> Result<(), String> {
+        let report = self.client.check(core.to_vec(), None).await.map_err(|error| format!("{error:#}"))?;
+        let swap = Swap { digest: report.digest, options: Options::default() };
+        self.client.swap(&swap).await.map(drop).map_err(|error| format!("{error:#}"))
+    }
+
+    async fn counts(&self, at: usize) -> Counts {
+        self.client.status().await.unwrap().generations[at].counts
+    }
+
+    async fn wait_until(&self, what: &str, holds: impl Fn(&Status) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.client.status().await.unwrap();
+            if holds(&status) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {what}: {status:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn assert_unharmed(outcome: &Outcome) {
+    assert!(
+        outcome.errors.is_empty(),
+        "{} of {OTHERS} others noticed: {:?}",
+        outcome.errors.len(),
+        outcome.errors.first()
+    );
+    assert!(outcome.accepted.len() >= OTHERS, "{} messages", outcome.accepted.len());
+}
+
+async fn assert_421(session: &mut Session, what: &str) {
+    session.expect("421 4.3.0 mx.test Internal error; closing connection", what).await.unwrap();
+    assert!(session.read().await.unwrap_err().starts_with("closed"), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn harm_in_any_export_costs_one_session() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let setup = Setup::start(&cores::hostile(), &[]);
+    let load = Load::start(setup.server.address, OTHERS, false);
+    load.flow(OTHERS as u64).await;
+    let mut expected = Counts::default();
+    for (harm, traps) in AT_ONCE {
+        let mut session = setup.open().await;
+        session.send(format!("XHARM {harm}\r\n").as_bytes()).await.unwrap();
+        assert_421(&mut session, harm).await;
+        if traps {
+            expected.traps += 1
+        } else {
+            expected.refusals += 1
+        }
+        let counts = setup.counts(0).await;
+        assert_eq!((counts.traps, counts.refusals), (expected.traps, expected.refusals), "{harm}");
+    }
+    // Endless loops in the exports that are not `on-line`.
+    let arm = async |export: &str| {
+        let mut session = setup.open().await;
+        session.say("EHLO client.test", "250").await.unwrap();
+        for line in ["MAIL FROM:<a@b.test>", "RCPT TO:<c@d.test>"] {
+            session.say(line, "250").await.unwrap();
+        }
+        session.say(&format!("XHARM {export}"), "250").await.unwrap();
+        session
+    };
+    let mut session = arm("on-data").await;
+    session.say("DATA", "354").await.unwrap();
+    session.send(b"Subject: half").await.unwrap();
+    assert_421(&mut session, "on-data").await;
+    let mut session = arm("on-reply").await;
+    session.send(b"VRFY bob\r\n").await.unwrap();
+    assert_421(&mut session, "on-reply").await;
+    let mut session = arm("on-event").await;
+    session.send(&[b'x'; 4000]).await.unwrap();
+    session.send(b"\r\n").await.unwrap();
+    assert_421(&mut session, "on-event").await;
+    assert_eq!(setup.counts(0).await.traps, expected.traps + 3);
+    assert_unharmed(&load.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_that_loops_when_it_opens_costs_its_sessions_only() {
+    let setup = Setup::start(&cores::hostile(), &["--name", "harm.test"]);
+    for _ in 0..2 {
+        let error = Session::open(setup.server.address).await.err().unwrap();
+        assert!(error.contains("421 4.3.0 harm.test Internal error"), "{error}");
+    }
+    assert_eq!(setup.counts(0).await.traps, 2);
+    drop(setup.directory);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn harm_while_sessions_move_costs_one_session_or_none() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let setup = Setup::start(&cores::hostile(), &[]);
+    let mut lost = Vec::new();
+    for harm in ["save", "trap-in-save", "save-lies", "save-asks", "save-long"] {
+        let mut session = setup.open().await;
+        session.say("EHLO client.test", "250").await.unwrap();
+        session.say(&format!("XHARM {harm}"), "250").await.unwrap();
+        lost.push((harm, session));
+    }
+    let load = Load::start(setup.server.address, OTHERS, false);
+    load.flow(OTHERS as u64).await;
+    setup.swap(DEFAULT_CORE).await.unwrap();
+    for (harm, mut session) in lost {
+        assert_421(&mut session, harm).await;
+    }
+    setup.wait_until("moved", |status| status.generations[0].counts.sessions == 0).await;
+    let counts = setup.counts(0).await;
+    assert_eq!((counts.traps, counts.refusals), (2, 3));
+    load.flow(OTHERS as u64).await;
+
+    // Sessions that are restored with harm stay where they are, or go back, and lose nothing.
+    let mut kept = Vec::new();
+    for name in ["spin-in-restore.test", "lie-in-restore.test", "trap-after-move.test"] {
+        let mut session = setup.open().await;
+        session.say(&format!("EHLO {name}"), "250").await.unwrap();
+        session.say("MAIL FROM:<ann@client.test>", "250").await.unwrap();
+        kept.push((name, session));
+    }
+    let hostile = cores::hostile();
+    setup.swap(&hostile).await.unwrap();
+    setup.wait_until("back", |status| status.generations[0].counts.sessions >= OTHERS as u64).await;
+    for (name, session) in &mut kept {
+        session.say("RCPT TO:<bob@mx.test>", "250").await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        session.say("DATA", "354").await.unwrap();
+        session.say(".", "250 2.0.0 Stored as ").await.unwrap();
+    }
+    let status = setup.client.status().await.unwrap();
+    assert_eq!(status.moves.returned, 1);
+    assert_eq!(status.generations[1].counts.stayed, 2);
+    assert_eq!(status.generations[1].counts.sessions, 3);
+    assert_unharmed(&load.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn candidates_that_fail_are_refused_while_mail_flows() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let setup = Setup::start(DEFAULT_CORE, &[]);
+    let load = Load::start(setup.server.address, OTHERS, false);
+    load.flow(OTHERS as u64).await;
+    for (candidate, why) in [
+        (cores::trapping(), "it cannot be started: the core trapped"),
+        (cores::spinning(), "it cannot be started: the core trapped"),
+        (cores::spinning_at_start(), "it cannot be started: the core trapped"),
+        (cores::importing_more(), "run-sql"),
+        (cores::hungry(), "exceeds the limit"),
+        (b"\0asm".to_vec(), "not a WebAssembly component"),
+    ] {
+        let refusal = setup.swap(&candidate).await.unwrap_err();
+        assert!(refusal.contains(why), "{why}: {refusal}");
+    }
+    assert_eq!(setup.client.status().await.unwrap().generations.len(), 1);
+    assert_unharmed(&load.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_that_loses_sessions_is_withdrawn_by_itself_and_stays_away() {
+    let _one = ONE_AT_A_TIME.lock().await;
+    let setup = Setup::start(DEFAULT_CORE, &[]);
+    let load = Load::start(setup.server.address, 100, false);
+    load.flow(200).await;
+    let hostile = cores::hostile();
+    setup.swap(&hostile).await.unwrap();
+    for _ in 0..20 {
+        let mut session = setup.open().await;
+        session.send(b"XHARM trap\r\n").await.unwrap();
+        assert_421(&mut session, "a trap").await;
+    }
+    setup.wait_until("withdrawn", |status| status.swap.contains("was withdrawn: 20 traps")).await;
+    let refusal = setup.swap(&hostile).await.unwrap_err();
+    assert!(refusal.contains("stays away for another"), "{refusal}");
+    let status = setup.client.status().await.unwrap();
+    assert_eq!(status.generations[0].state, mailcell::swap::State::Current);
+    let mut session = setup.open().await;
+    session.say("XHARM trap", "500").await.unwrap();
+    let outcome = load.stop().await;
+    assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_leaves_a_recording_that_traps_again() {
+    let recordings = tempfile::tempdir().unwrap();
+    let directory = recordings.path().to_str().unwrap();
+    let setup = Setup::start(&cores::hostile(), &["--record-directory", directory]);
+    let mut session = setup.open().await;
+    session.say("EHLO client.test", "250").await.unwrap();
+    session.send(b"XHARM trap\r\n").await.unwrap();
+    assert_421(&mut session, "a trap").await;
+    setup.server.wait_for_log("recorded");
+    let file = std::fs::read_dir(recordings.path()).unwrap().next().unwrap().unwrap().path();
+    let core = setup.directory.path().join("core.wasm");
+    let replay =
+        |core: &str| run(command(Path::new(PROGRAM), &["replay", file.to_str().unwrap(), "--core", core]), b"");
+    // The recording holds no effect that a transcript can expect, so the trap shows as what differs.
+    let again = replay(core.to_str().unwrap());
+    assert_eq!(again.status.code(), Some(1), "{}", again.text());
+    assert!(again.text().contains("+!: the core trapped: "), "{}", again.text());
+    let good = setup.directory.path().join("good.wasm");
+    std::fs::write(&good, DEFAULT_CORE).unwrap();
+    let other = replay(good.to_str().unwrap());
+    assert!(other.text().contains("+S: 500 5.5.1"), "{}", other.text());
+}

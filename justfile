@@ -47,6 +47,11 @@ deny:
 core:
     cargo run --quiet -- core check target/mailcell-core.wasm
 
+# Measure: all rows of the table, or those that are named.
+bench *ROWS:
+    cargo build --release --package mailcell --package mailcell-bench
+    target/release/mailcell-bench {{ROWS}}
+
 # What continuous integration runs.
 ci:
     .ci/run

@@ -64,7 +64,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, client: Soc
                 Fault::Refused(_) | Fault::Unread(_) => &shared.counters.refusals,
             };
             counter.fetch_add(1, Ordering::Relaxed);
-            warn!(%fault, "the session is lost");
+            match &shared.recordings {
+                Some(_) => warn!(%fault, "the session is lost"),
+                None => warn!(%fault, "the session is lost (with record-directory it would be kept)"),
+            }
             output.extend_from_slice(farewell("4.3.0", &shared.settings.name, "Internal error").as_bytes());
             say_goodbye(&mut stream, &output, shared.settings.write_timeout).await;
         }

@@ -133,7 +133,9 @@ fn what_cannot_be_served_is_said_in_one_line() {
     place.fails("serve --core missing.wasm", "cannot read missing.wasm");
     place.file("text.wasm", "no component");
     place.fails("serve --core text.wasm", "text.wasm: not a WebAssembly component");
-    place.fails("core inspect text.wasm", "text.wasm: not a WebAssembly component");
+    place.fails("core check text.wasm", "text.wasm: not a WebAssembly component");
+    place.fails("core status", "no server answers at mailcell.sock");
+    place.fails("replay text.wasm", "text.wasm:1: a line starts with its kind and a colon");
     place.fails("serve --database postgres://x", "postgres://x");
     place.fails("serve --database sqlite:no/such/place/mail.db", "no/such/place/mail.db");
     // Nobody listens on a port that has just been given back.
@@ -156,8 +158,10 @@ fn the_schema_and_the_core_can_be_looked_at() {
     place.ok("schema apply");
     place.ok("schema apply");
     assert!(place.0.path().join("mailcell.db").exists());
-    let core = place.ok("core inspect --default");
+    let core = place.ok("core check --default");
     assert!(core.contains("imports  mailcell:smtp/mail-store@0.1.0\n"), "{core}");
+    assert!(core.contains("layouts  writes 1, reads 1\n"), "{core}");
+    assert!(core.ends_with(" 0 not safe, 0 with other behaviour, 0 with other texts\n"), "{core}");
     let newer = rusqlite::Connection::open(place.0.path().join("mailcell.db")).unwrap();
     newer.execute_batch("PRAGMA user_version = 99").unwrap();
     place.fails("serve", "99");

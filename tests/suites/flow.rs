@@ -299,3 +299,27 @@ async fn swaps_while_the_database_is_restarted() {
     let options = Options { password: Some(password.to_owned()), ..Options::default() };
     assert_stored(&database, &options, &accepted).await;
 }
+
+/// Fewer than descriptors allow a process here, and more than fit under the default limit of memory mappings twice.
+const IDLE: usize = 10_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_idle_sessions_move_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("mail.db").display());
+    let server = Server::start(Path::new(PROGRAM), &["--database", &url, "--connections", "12000"], &[]);
+    let client = Client::new(&server.control());
+    let variant = cores::variant();
+    let mut idle = Vec::with_capacity(IDLE);
+    for _ in 0..IDLE {
+        idle.push(Session::open(server.address).await.unwrap());
+    }
+    for core in [&variant[..], DEFAULT_CORE, &variant] {
+        // None of them says anything meanwhile.
+        swap(&client, core).await;
+        assert_eq!(client.status().await.unwrap().moves.sessions, IDLE as u64);
+    }
+    for session in &mut idle {
+        assert!(session.say("HELP", "214").await.unwrap().contains("a variant"));
+    }
+}

@@ -243,6 +243,27 @@ async fn a_core_that_loses_sessions_is_withdrawn_by_itself_and_stays_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_canary_that_loses_sessions_is_withdrawn_and_the_others_go_back() {
+    let setup = Setup::start(DEFAULT_CORE, &[]);
+    let report = setup.client.check(cores::hostile(), None).await.unwrap();
+    let options = Options { canary: Some(100), seconds: 3600, ..Options::default() };
+    setup.client.swap(&Swap { digest: report.digest, options }).await.unwrap();
+    setup.wait_until("a canary", |status| status.generations.len() == 2).await;
+    let mut innocent = setup.open().await;
+    innocent.say("EHLO client.test", "250").await.unwrap();
+    innocent.say("MAIL FROM:<ann@client.test>", "250").await.unwrap();
+    for _ in 0..5 {
+        let mut session = setup.open().await;
+        session.send(b"XHARM code\r\n").await.unwrap();
+        assert_421(&mut session, "code").await;
+    }
+    setup.wait_until("withdrawn", |status| !status.busy && status.swap.contains("was withdrawn: 0 traps and 5")).await;
+    setup.wait_until("back", |status| status.generations[0].counts.sessions == 1).await;
+    innocent.say("RCPT TO:<bob@mx.test>", "250").await.unwrap();
+    innocent.say("XHARM trap", "500").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trap_leaves_a_recording_that_traps_again() {
     let recordings = tempfile::tempdir().unwrap();
     let directory = recordings.path().to_str().unwrap();

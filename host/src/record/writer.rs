@@ -12,6 +12,7 @@ use mailcell_conformance::host::Effect;
 use mailcell_conformance::transcript::Transcript;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,7 +144,7 @@ impl Disk {
         let path = self.directory.join(format!("{kind}-{}.{EXTENSION}", Uuid::now_v7()));
         // Whole or not at all: a swap may read it at any time.
         let unfinished = path.with_extension("part");
-        let mut file = File::create(&unfinished)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         file.write_all(text.as_bytes())?;
         fs::rename(&unfinished, &path)?;
         Ok(path)

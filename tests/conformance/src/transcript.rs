@@ -26,7 +26,7 @@
 //! | `A:` | the reply: `user MAILBOX` (a line each, `more` behind them if another page follows), `none`, `stored ID`, |
 //! | | `unavailable`, `out-of-space`, `refused` |
 //!
-//! [`crate::escape`] says how octets and repetition are written in `C:`, `S:` and `M:` lines. A recorded session is such a
+//! [`crate::escape`] says how octets and repetition are written in `C:`, `S:`, `M:` and `A: user` lines. A recorded session is such a
 //! file too. What a session does that no transcript can expect (a trap, a step that breaks the contract) is shown as `!:`.
 
 use crate::escape;
@@ -287,11 +287,11 @@ impl Reader {
         };
         match (text.split_once(' ').unwrap_or((text, "")), open_page) {
             (("user", mailbox), Some((page, lines))) if !page.mailboxes.is_empty() && !page.more => {
-                page.mailboxes.extend(escape::expand_range(mailbox)?);
+                page.mailboxes.extend(parse_mailboxes(mailbox)?);
                 lines.push(line.to_owned());
             }
             (("user", mailbox), None) => {
-                let mailboxes = escape::expand_range(mailbox)?;
+                let mailboxes = parse_mailboxes(mailbox)?;
                 self.push(number, line, Input::Reply(Reply::Mailboxes(MailboxPage { mailboxes, more: false })));
             }
             (("more", ""), Some((page, lines))) if !page.mailboxes.is_empty() && !page.more => {
@@ -309,6 +309,11 @@ fn repeat<T: Clone>(items: Vec<T>, times: usize) -> impl Iterator<Item = T> {
     std::iter::repeat_n(items, times).flatten()
 }
 
+fn parse_mailboxes(text: &str) -> Result<Vec<String>, String> {
+    let decode = |text: &String| String::from_utf8(escape::decode(text)?).map_err(|_| "no text in UTF-8".to_owned());
+    escape::expand_range(text)?.iter().map(decode).collect()
+}
+
 fn parse_reply(word: (&str, &str)) -> Result<Reply, String> {
     Ok(match word {
         ("none", "") => Reply::Mailboxes(MailboxPage { mailboxes: Vec::new(), more: false }),
@@ -324,7 +329,7 @@ fn write_reply(reply: &Reply) -> Vec<String> {
     match reply {
         Reply::Mailboxes(page) if page.mailboxes.is_empty() => vec!["A: none".to_owned()],
         Reply::Mailboxes(page) => {
-            let users = page.mailboxes.iter().map(|mailbox| format!("A: user {mailbox}"));
+            let users = page.mailboxes.iter().map(|mailbox| format!("A: user {}", escape::encode(mailbox.as_bytes())));
             users.chain(page.more.then(|| "A: more".to_owned())).collect()
         }
         Reply::Stored(id) => vec![format!("A: stored {id}")],

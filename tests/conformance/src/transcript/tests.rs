@@ -91,3 +91,52 @@ fn errors_name_file_and_line() {
         assert!(error.starts_with(&format!("x.txt:{line}: ")) && error.contains(message), "{text:?}: {error}");
     }
 }
+
+#[test]
+fn what_a_session_was_told_is_read_again() {
+    let client = |octets: &[u8]| Input::Client(octets.to_vec());
+    let page = |mailboxes: &[&str], more| {
+        Input::Reply(Reply::Mailboxes(MailboxPage {
+            mailboxes: mailboxes.iter().map(|m| m.to_string()).collect(),
+            more,
+        }))
+    };
+    let every_octet: Vec<u8> = (0..=255).collect();
+    let inputs = vec![
+        client(b"NOOP\r\n"),
+        client(b"\x16"),
+        client(b"\r\n"),
+        client(b" \r\n"),
+        client(b"a \r\n\r\n\t\r\n# no comment\r\nC: x\r\n"),
+        client(b"{1..3}{a*9}\\\r\n"),
+        client(b"half a line\\"),
+        client(&every_octet),
+        client(&b"NOOP\r\n".repeat(9)),
+        client(&[b'x'; 4000]),
+        page(&[], false),
+        page(&["ann@mx.test", "{1..2}@mx.test", "\"a b\"@mx.test"], true),
+        Input::Reply(Reply::Stored("1".to_owned())),
+        Input::Event(Event::LineTooLong),
+        client(b"QUIT\r\n"),
+    ];
+    let config = [("name".to_owned(), "mx.test".to_owned()), ("odd".to_owned(), "a b".to_owned())];
+    let written = Transcript::of_session("x", &["A comment.".to_owned()], &config, inputs.clone());
+    // A request stands between two replies.
+    let effects = vec![vec![Effect::Request("next-page".to_owned())]; inputs.len() + 1];
+    let text = written.write(&effects);
+    let read = parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(read.config, config);
+    assert_eq!(joined(read.turns.into_iter().map(|turn| turn.input)), joined(inputs), "{text}");
+}
+
+/// Octets that follow each other in one: each line of a file is an input of its own.
+fn joined(inputs: impl IntoIterator<Item = Input>) -> Vec<Input> {
+    let mut all: Vec<Input> = Vec::new();
+    for input in inputs {
+        match (all.last_mut(), input) {
+            (Some(Input::Client(before)), Input::Client(octets)) => before.extend(octets),
+            (_, input) => all.push(input),
+        }
+    }
+    all
+}

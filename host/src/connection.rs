@@ -62,6 +62,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, client: Soc
             let counter = match &fault {
                 Fault::Trap(_) => &shared.counters.traps,
                 Fault::Refused(_) | Fault::Unread(_) => &shared.counters.refusals,
+                Fault::NoRoom => &shared.counters.refused,
             };
             counter.fetch_add(1, Ordering::Relaxed);
             match &shared.recordings {
@@ -144,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             // A client that pipelines without end must not keep its thread from others.
             tokio::task::consume_budget().await;
             effects = match effects.next {
-                Next::ReadLine { octets_max, .. } => self.read_line(octets_max as usize).await?,
+                Next::ReadLine { .. } => self.read_line().await?,
                 Next::ReadData => self.read_data().await?,
                 Next::AwaitReply(request) => {
                     if self.clock.is_session_over() {
@@ -182,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    async fn read_line(&mut self, octets_max: usize) -> Result<Effects, End> {
+    async fn read_line(&mut self) -> Result<Effects, End> {
         // A session that has more commands waiting is told as well as one that is idle.
         if self.drain.is_on() {
             return self.tell(Input::Event(Event::Drain));
@@ -191,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if self.session.ends() {
                 return self.tell(Input::Event(Event::Drain));
             }
-            match self.framer.next(&self.input, octets_max) {
+            match self.framer.next(&self.input, self.session.line_octets_max()) {
                 Frame::Line(octets) => {
                     let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
                     self.input.advance(octets + 2);

@@ -60,9 +60,12 @@ impl Server {
         for address in &settings.listen {
             listeners.push(listen(*address).with_context(|| format!("cannot listen on {address}"))?);
         }
-        let control = settings.control.as_deref().map(admin::Listener::bind).transpose()?;
+        let control = match settings.control.as_deref() {
+            Some(path) => Some(admin::Listener::bind(path).await?),
+            None => None,
+        };
         let engine = core.engine();
-        let slot = Arc::new(Slot::new("default", core));
+        let slot = Arc::new(Slot::new("default", core, settings.core_drain));
         let swapper = Swapper::new(engine, slot.clone(), &settings);
         let (drain, draining) = watch::channel(None);
         let shared = Shared {
@@ -124,6 +127,9 @@ impl Server {
             warn!(sessions = permits.used(), "sessions are cut off");
         }
         shared.store.close().await;
+        if let Some(recordings) = &shared.recordings {
+            recordings.finish().await;
+        }
         let counters = &shared.counters;
         info!(
             sessions = counters.sessions.load(Ordering::Relaxed),

@@ -3,17 +3,15 @@
 use crate::cell::{Answer, Cell, Effects, Facts, Fault, Generation, Saved};
 use crate::record::Recorder;
 use crate::shared::Shared;
-use crate::swap::{Plan, Shadow, Slot, Verdict};
-use mailcell_core::Input;
+use crate::swap::{Shadow, Slot, Turn, Verdict};
+use mailcell_core::{Due, Input};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{debug, warn};
 
 /// One session, in whichever generation holds it.
 pub struct Session {
     slot: Arc<Slot>,
-    plan: watch::Receiver<Plan>,
     /// The version of the plan that was followed last.
     followed: u64,
     /// Whether the plan has the session end.
@@ -52,9 +50,8 @@ impl Session {
     /// When the core fails, which is counted.
     pub fn open(shared: &Shared, facts: Facts) -> Result<(Session, Effects), Fault> {
         let slot = shared.slot.clone();
+        let followed = slot.version();
         let (generation, looking_on) = slot.admit();
-        let plan = slot.subscribe();
-        let followed = plan.borrow().version;
         let mut recorder = shared.recordings.as_ref().map(|recordings| recordings.begin(&generation, &facts));
         let opened = Cell::open(&generation, &facts);
         let (cell, effects) = opened.inspect_err(|fault| {
@@ -64,11 +61,14 @@ impl Session {
             }
         })?;
         generation.stats().opened();
-        let shadow = looking_on.and_then(|share| Shadow::open(&share, &facts, &effects));
+        if let Some(recorder) = &mut recorder {
+            recorder.waits_for(&effects.next);
+        }
+        let places = u64::from(shared.settings.connections) / 32 + 1;
+        let shadow = looking_on.and_then(|share| Shadow::open(&share, places, &facts, &effects));
         let seat = Seat::take(&generation);
         let session = Session {
             slot,
-            plan,
             followed,
             ends: false,
             facts,
@@ -124,29 +124,39 @@ impl Session {
 
     /// Restores the session where it was before its last move, and tells that core what the other one failed at.
     fn go_back(&mut self, input: &Input<'_>, fault: Fault) -> Result<Answer, Fault> {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.save_fault(&fault);
+        self.record_fault(&fault);
+        if self.fallback.is_none() {
+            return Err(fault);
         }
-        let Some((generation, saved)) = self.fallback.take() else { return Err(fault) };
-        warn!(%fault, core = self.seat.0.short_digest(), "a core fails at its first event; the session goes back");
-        self.unfit.push(self.seat.0.clone());
-        self.cell =
-            Cell::restore(&generation, &self.facts, &saved).inspect_err(|fault| generation.stats().lost(fault))?;
-        self.seat = Seat::take(&generation);
-        self.slot.returned();
-        self.call(input)
+        self.restore_fallback(&fault)?;
+        self.call(input).inspect_err(|fault| self.record_fault(fault))
     }
 
-    /// Waits until the plan has changed, and until it is this session's turn to follow it. Those that have something to
-    /// do follow before they do it.
-    pub async fn turn_to_follow(&mut self) -> OwnedSemaphorePermit {
-        let followed = self.followed;
-        // The slot lives as long as its sessions, and its semaphore is never closed.
-        let _ = self.plan.wait_for(|plan| plan.version != followed).await;
-        match self.slot.movers.clone().acquire_owned().await {
-            Ok(turn) => turn,
-            Err(_) => std::future::pending().await,
+    fn restore_fallback(&mut self, fault: &Fault) -> Result<(), Fault> {
+        let Some((generation, saved)) = self.fallback.take() else { return Err(fault.clone()) };
+        warn!(%fault, core = self.seat.0.short_digest(), "a core fails at its first event; the session goes back");
+        self.cell =
+            Cell::restore(&generation, &self.facts, &saved).inspect_err(|fault| generation.stats().lost(fault))?;
+        self.unfit.push(std::mem::replace(&mut self.seat, Seat::take(&generation)).0.clone());
+        // What the plan says of that core may have changed meanwhile.
+        self.followed = u64::MAX;
+        self.slot.returned();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.moved(&generation);
         }
+        Ok(())
+    }
+
+    fn record_fault(&mut self, fault: &Fault) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.save_fault(fault);
+        }
+    }
+
+    /// Waits until there is another plan, and until it is this idle session's turn to follow it. Those that have something to
+    /// do follow before they do it.
+    pub async fn turn_to_follow(&self) -> Turn {
+        self.slot.turn(self.followed).await
     }
 
     /// Does what the plan says of this session, if it has changed. Between two events only.
@@ -157,12 +167,10 @@ impl Session {
         if self.slot.version() == self.followed {
             return Ok(());
         }
-        let verdict = {
-            let plan = self.plan.borrow_and_update();
-            self.followed = plan.version;
-            plan.verdict(&self.seat.0)
-        };
+        let (version, verdict) = self.slot.verdict(&self.seat.0);
+        self.followed = version;
         self.ends = matches!(verdict, Verdict::End);
+        self.shadow.take_if(|shadow| !self.slot.is_looking_on(shadow.trial()));
         match verdict {
             Verdict::Move(to) => self.go_to(&to),
             Verdict::End | Verdict::Stay => Ok(()),
@@ -180,25 +188,7 @@ impl Session {
             return Ok(());
         }
         let start = Instant::now();
-        // A core that has not answered yet may be the one that cannot: the session goes on from where it was.
-        let (from, saved) = match &self.fallback {
-            Some((from, saved)) if to.reads().contains(&saved.schema()) => (from.clone(), saved.clone()),
-            _ => {
-                let Some(schema) = self.seat.0.schema_to(to) else {
-                    let (writes, reads) = (self.seat.0.writes(), to.reads());
-                    self.slot
-                        .stayed(&self.seat.0, format!("it writes layouts {writes:?}, the other core reads {reads:?}"));
-                    return Ok(());
-                };
-                let saved = self.cell.save(schema).inspect_err(|fault| {
-                    self.seat.0.stats().lost(fault);
-                    if let Some(recorder) = &mut self.recorder {
-                        recorder.save_fault(fault);
-                    }
-                })?;
-                (self.seat.0.clone(), saved)
-            }
-        };
+        let Some((from, saved)) = self.saved_for(to)? else { return Ok(()) };
         match Cell::restore(to, &self.facts, &saved) {
             Ok(cell) => {
                 self.cell = cell;
@@ -220,6 +210,39 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// The session as that generation can read it, and where it is from. A core that has not answered yet may be one that
+    /// cannot: then the session goes on from where it was before.
+    fn saved_for(&mut self, to: &Generation) -> Result<Option<(Generation, Saved)>, Fault> {
+        if let Some((from, saved)) = &self.fallback
+            && to.reads().contains(&saved.schema())
+        {
+            return Ok(Some((from.clone(), saved.clone())));
+        }
+        let Some(schema) = self.seat.0.schema_to(to) else {
+            let (writes, reads) = (self.seat.0.writes(), to.reads());
+            self.slot.stayed(&self.seat.0, format!("it writes layouts {writes:?}, the other core reads {reads:?}"));
+            return Ok(None);
+        };
+        match self.cell.save(schema) {
+            Ok(saved) => Ok(Some((self.seat.0.clone(), saved))),
+            Err(fault) => {
+                self.seat.0.stats().lost(&fault);
+                self.record_fault(&fault);
+                match fault {
+                    // The cell is gone with it.
+                    Fault::Trap(_) => self.restore_fallback(&fault)?,
+                    _ => self.slot.stayed(&self.seat.0, fault.to_string()),
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// The longest line that the core reads at this moment, CRLF counted.
+    pub fn line_octets_max(&self) -> usize {
+        if let Some(Due::Line { octets_max, .. }) = self.cell.due() { octets_max as usize } else { 0 }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The component that the server carries, compiled once for all tests of a process.
 
 use mailcell::cell::{self, Engine, Generation};
-use mailcell::swap::prove::Still;
+use mailcell::swap::prove::in_a_cell;
 use mailcell_conformance::host::Opened;
 use mailcell_core::Config;
 use std::sync::LazyLock;
@@ -17,5 +17,5 @@ pub static GENERATION: LazyLock<Generation> = LazyLock::new(|| {
 /// # Errors
 /// When the core fails.
 pub fn open(config: &Config) -> Opened {
-    Still::open(&GENERATION, config)
+    in_a_cell(&GENERATION, config)
 }

@@ -114,8 +114,6 @@ pub fn on_the_wire(message: &[u8]) -> Vec<u8> {
 pub struct Outcome {
     /// The id that a 250 gave, and the message.
     pub accepted: BTreeMap<String, Vec<u8>>,
-    /// How often a session ended with the 421 of a database that does not answer.
-    pub unavailable: usize,
     /// What was not as it must be.
     pub errors: Vec<String>,
     /// The longest time that a session waited for a response.
@@ -126,31 +124,46 @@ pub struct Outcome {
 pub struct Load {
     stop: Arc<AtomicBool>,
     accepted: Arc<AtomicU64>,
+    unavailable: Arc<AtomicU64>,
     tasks: Vec<JoinHandle<Outcome>>,
 }
 
 impl Load {
     /// Starts so many sessions. With `patient`, a 421 because of the database is no error, and the session comes again.
     pub fn start(address: SocketAddr, sessions: usize, patient: bool) -> Load {
-        let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (accepted, unavailable) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let task = |number| {
             let sender = Sender {
                 address,
                 number,
                 patient,
                 stop: stop.clone(),
-                count: accepted.clone(),
+                accepted: accepted.clone(),
+                unavailable: unavailable.clone(),
                 outcome: Outcome::default(),
             };
             tokio::spawn(sender.run())
         };
         let tasks = (0..sessions).map(task).collect();
-        Load { stop, accepted, tasks }
+        Load { stop, accepted, unavailable, tasks }
     }
 
     /// Messages that were accepted.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
+    }
+
+    /// Waits until a session has ended with the 421 of a database that does not answer.
+    ///
+    /// # Panics
+    /// When none does.
+    pub async fn meet_an_outage(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.unavailable.load(Relaxed) == 0 {
+            assert!(Instant::now() < deadline, "the outage is not seen");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits until so many more messages were accepted.
@@ -180,7 +193,6 @@ impl Load {
                     all.errors.push(format!("{id} was given twice"));
                 }
             }
-            all.unavailable += outcome.unavailable;
             all.errors.extend(outcome.errors);
             all.longest = all.longest.max(outcome.longest);
         }
@@ -193,7 +205,8 @@ struct Sender {
     number: usize,
     patient: bool,
     stop: Arc<AtomicBool>,
-    count: Arc<AtomicU64>,
+    accepted: Arc<AtomicU64>,
+    unavailable: Arc<AtomicU64>,
     outcome: Outcome,
 }
 
@@ -204,7 +217,7 @@ impl Sender {
             match self.session(&mut sent).await {
                 Ok(()) => {}
                 Err(error) if self.patient && error.contains("421 4.3.0") => {
-                    self.outcome.unavailable += 1;
+                    self.unavailable.fetch_add(1, Relaxed);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 Err(error) => {
@@ -238,7 +251,7 @@ impl Sender {
             self.outcome.longest = self.outcome.longest.max(asked.elapsed());
             let id = response.trim_end().rsplit(' ').next().unwrap_or_default().to_owned();
             self.outcome.accepted.insert(id, message);
-            self.count.fetch_add(1, Relaxed);
+            self.accepted.fetch_add(1, Relaxed);
             if !session.has_nothing_left() {
                 return Err("a response that nobody asked for".to_owned());
             }

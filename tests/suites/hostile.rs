@@ -157,11 +157,14 @@ async fn harm_while_sessions_move_costs_one_session_or_none() {
     let _one = ONE_AT_A_TIME.lock().await;
     let setup = Setup::start(&cores::hostile(), &[]);
     let mut lost = Vec::new();
-    for harm in ["save", "trap-in-save", "save-lies", "save-asks", "save-long"] {
+    let mut stay = Vec::new();
+    for (harm, traps) in
+        [("save", true), ("trap-in-save", true), ("save-lies", false), ("save-asks", false), ("save-long", false)]
+    {
         let mut session = setup.open().await;
         session.say("EHLO client.test", "250").await.unwrap();
         session.say(&format!("XHARM {harm}"), "250").await.unwrap();
-        lost.push((harm, session));
+        if traps { &mut lost } else { &mut stay }.push((harm, session));
     }
     let load = Load::start(setup.server.address, OTHERS, false);
     load.flow(OTHERS as u64).await;
@@ -169,9 +172,14 @@ async fn harm_while_sessions_move_costs_one_session_or_none() {
     for (harm, mut session) in lost {
         assert_421(&mut session, harm).await;
     }
-    setup.wait_until("moved", |status| status.generations[0].counts.sessions == 0).await;
+    // A cell whose state is refused is alive: the session goes on in it.
+    setup.wait_until("moved", |status| status.generations[0].counts.sessions == 3).await;
+    for (harm, mut session) in stay {
+        session.say("NOOP", "250").await.unwrap_or_else(|error| panic!("{harm}: {error}"));
+        session.say("QUIT", "221").await.unwrap();
+    }
     let counts = setup.counts(0).await;
-    assert_eq!((counts.traps, counts.refusals), (2, 3));
+    assert_eq!((counts.traps, counts.refusals, counts.stayed), (2, 3, 3));
     load.flow(OTHERS as u64).await;
 
     // Sessions that are restored with harm stay where they are, or go back, and lose nothing.
@@ -192,7 +200,7 @@ async fn harm_while_sessions_move_costs_one_session_or_none() {
     }
     let status = setup.client.status().await.unwrap();
     assert_eq!(status.moves.returned, 1);
-    assert_eq!(status.generations[1].counts.stayed, 2);
+    assert_eq!(status.generations[1].counts.stayed, 3);
     assert_eq!(status.generations[1].counts.sessions, 3);
     assert_unharmed(&load.stop().await);
 }
@@ -270,10 +278,12 @@ async fn a_trap_leaves_a_recording_that_traps_again() {
     let setup = Setup::start(&cores::hostile(), &["--record-directory", directory]);
     let mut session = setup.open().await;
     session.say("EHLO client.test", "250").await.unwrap();
-    session.send(b"XHARM trap\r\n").await.unwrap();
+    session.send(b"XTRAP with a secret\r\n").await.unwrap();
     assert_421(&mut session, "a trap").await;
     setup.server.wait_for_log("recorded");
     let file = std::fs::read_dir(recordings.path()).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\nC: XTRAP xxxx x xxxxxx\n") && !text.contains("it is not lost"), "{text}");
     let core = setup.directory.path().join("core.wasm");
     let replay =
         |core: &str| run(command(Path::new(PROGRAM), &["replay", file.to_str().unwrap(), "--core", core]), b"");
@@ -285,4 +295,14 @@ async fn a_trap_leaves_a_recording_that_traps_again() {
     std::fs::write(&good, DEFAULT_CORE).unwrap();
     let other = replay(good.to_str().unwrap());
     assert!(other.text().contains("+S: 500 5.5.1"), "{}", other.text());
+    // What the core that serves fails at keeps no better one out.
+    let report = setup.client.check(DEFAULT_CORE.to_vec(), None).await.unwrap();
+    assert_eq!(report.verdict(&Default::default()), Ok(()));
+    assert_eq!(report.left_out, 0);
+    // And no recording, however broken, keeps a good one out.
+    std::fs::write(recordings.path().join("notes.txt"), b"\xff").unwrap();
+    std::fs::write(file.with_file_name("fault-019e2f6a-30f4-7d11-9a51-5b1f0b6c2a0e.txt"), b"broken").unwrap();
+    std::fs::create_dir(file.with_file_name("session-019e2f6a-30f4-7d11-9a51-5b1f0b6c2a0e.txt")).unwrap();
+    let report = setup.client.check(cores::variant(), None).await.unwrap();
+    assert_eq!((report.verdict(&Default::default()), report.left_out), (Ok(()), 1));
 }

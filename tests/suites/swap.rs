@@ -127,7 +127,7 @@ fn open_sessions_move_wherever_they_are() {
     // The same bytes again change nothing, and the way back is open.
     assert!(setup.swap(&setup.file("again.wasm", &VARIANT), &[]).ends_with("it serves already\n"));
     let done = setup.core(&["rollback"]);
-    assert!(done.text().ends_with("serves again\n"), "{}{}", done.text(), done.stderr);
+    assert!(done.text().ends_with(" serves\n"), "{}{}", done.text(), done.stderr);
     assert_eq!(help(&mut fresh), "214-2.0.0 Commands:");
     assert_eq!(setup.generation(2)["reason"], "rolled back");
 }
@@ -340,6 +340,19 @@ fn the_control_socket_is_its_owners_and_speaks_http() {
     let status: serde_json::Value = serde_json::from_str(&curl("/v1/core")).unwrap();
     assert_eq!(status["generations"][0]["digest"], mailcell::cell::digest(default_core()));
     assert!(curl("/v1/other").contains("there is no GET /v1/other"));
+    let post = |body: &str| {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-sS", "--max-time", "30", "--data", body, "--unix-socket"]).arg(&control);
+        curl.arg("http://localhost/v1/core/swap");
+        run(curl, b"").text()
+    };
+    assert!(post("{").contains("cannot read the request"));
+    assert!(post(r#"{"digest": "x", "options": {"canry": 5}}"#).contains("unknown field `canry`"));
+    for seconds in [0, u64::MAX] {
+        let refused = post(&format!(r#"{{"digest": "x", "options": {{"canary": 5, "seconds": {seconds}}}}}"#));
+        assert!(refused.contains("a trial lasts from 1 second to 7 days"), "{refused}");
+    }
+    assert!(post(r#"{"digest": "x"}"#).contains("it was not checked"));
     // A second server does not take the socket of the first one.
     let database = format!("sqlite:{}", setup.directory.path().join("other.db").display());
     let mut second = command(Path::new(PROGRAM), &["serve", "--listen", "127.0.0.1:0", "--database", &database]);
@@ -347,4 +360,53 @@ fn the_control_socket_is_its_owners_and_speaks_http() {
     let second = run(second, b"");
     assert!(second.stderr.contains("another server uses it"), "{}", second.stderr);
     assert_eq!(setup.status()["busy"], false);
+}
+
+#[test]
+fn many_cores_come_and_go_and_sessions_move_all_the_same() {
+    let setup = Setup::start(&[]);
+    let mut open = setup.server.connect();
+    let usual = setup.file("usual.wasm", default_core());
+    let variant = setup.file("variant.wasm", &VARIANT);
+    for _ in 0..4 {
+        setup.swap(&variant, &[]);
+        assert_eq!(help(&mut open), "214-2.0.0 Commands of a variant:");
+        assert!(setup.core(&["rollback"]).status.success());
+        assert_eq!(help(&mut open), "214-2.0.0 Commands:");
+    }
+    let different = setup.file("different.wasm", &cores::different());
+    let checked = run(command(Path::new(PROGRAM), &["core", "check", different.to_str().unwrap()]), b"");
+    let declared = setup.file("intended", &checked.stdout);
+    for file in [&different, &variant, &usual, &different, &variant] {
+        setup.swap(file, &["--differences", declared.to_str().unwrap()]);
+        assert!(help(&mut open).starts_with("214"), "it is in the core that serves");
+        let status = setup.status();
+        let sessions = |state: &str| -> u64 {
+            let all = status["generations"].as_array().unwrap().iter();
+            all.filter(|g| g["state"] == state).map(|g| g["counts"]["sessions"].as_u64().unwrap()).sum()
+        };
+        assert_eq!((sessions("current"), sessions("retiring"), sessions("withdrawn")), (1, 0, 0), "{status:#}");
+    }
+}
+
+#[test]
+fn a_trial_is_ended_by_a_rollback() {
+    let setup = Setup::start(&[]);
+    let file = setup.file("variant.wasm", &VARIANT);
+    let (path, control) = (file.to_str().unwrap().to_owned(), setup.server.control());
+    let swapping = std::thread::spawn(move || {
+        let mut command = command(Path::new(PROGRAM), &["core", "swap", &path, "--canary", "100", "--for", "1h"]);
+        command.arg("--control").arg(control);
+        run(command, b"")
+    });
+    setup.wait_until("a canary", |status| status["generations"][1]["state"] == "canary");
+    let mut tried = setup.server.connect();
+    assert_eq!(help(&mut tried), "214-2.0.0 Commands of a variant:");
+    assert!(setup.core(&["rollback"]).status.success());
+    assert_eq!(help(&mut tried), "214-2.0.0 Commands:");
+    let done = swapping.join().unwrap();
+    assert!(done.stderr.contains("it does not serve: rolled back"), "{}", done.stderr);
+    // It was nobody's fault, and may come again.
+    setup.swap(&file, &[]);
+    assert_eq!(help(&mut tried), "214-2.0.0 Commands of a variant:");
 }

@@ -23,7 +23,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,16 +42,20 @@ const CONNECTIONS_MAX: usize = 16;
 /// How long one connection may last: compiling and proving a core takes seconds.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(600);
 
+/// How long a server that has the socket may take to answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// How long a client may take to send a request's header section.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The body of a request to swap.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Swap {
     /// SHA-256 of a component that was checked.
     pub digest: String,
     /// How it comes into service.
-    #[serde(flatten)]
+    #[serde(default)]
     pub options: Options,
 }
 
@@ -66,6 +71,8 @@ pub struct Done {
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
+    /// Which file is ours.
+    file: (u64, u64),
 }
 
 impl Listener {
@@ -73,30 +80,38 @@ impl Listener {
     ///
     /// # Errors
     /// With the path, in one line.
-    pub fn bind(path: &Path) -> anyhow::Result<Listener> {
+    pub async fn bind(path: &Path) -> anyhow::Result<Listener> {
         let shown = || format!("cannot make the control socket {}", path.display());
         if let Ok(metadata) = fs::symlink_metadata(path) {
-            use std::os::unix::fs::FileTypeExt;
             if !metadata.file_type().is_socket() {
                 bail!("{}: there is a file of that name, which is no socket", shown());
             }
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                bail!("{}: another server uses it (see the setting `control`)", shown());
+            match timeout(ANSWER_TIME_MAX, UnixStream::connect(path)).await {
+                Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path).with_context(shown)?
+                }
+                Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {}
+                Ok(Err(error)) => return Err(error).with_context(shown),
+                // One that answers, and one that is too busy to.
+                Ok(Ok(_)) | Err(_) => bail!("{}: another server uses it (see the setting `control`)", shown()),
             }
-            fs::remove_file(path).with_context(shown)?;
         }
         // Nobody can connect before the socket is its owner's alone: it gets its name when it is.
         let mut hidden = path.as_os_str().to_owned();
         hidden.push(format!(".{}", std::process::id()));
         let hidden = PathBuf::from(hidden);
-        let socket = UnixListener::bind(&hidden).with_context(shown)?;
-        let name =
-            fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600)).and_then(|()| fs::rename(&hidden, path));
-        if name.is_err() {
+        let bind = || {
+            let socket = UnixListener::bind(&hidden)?;
+            fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600))?;
+            let metadata = fs::symlink_metadata(&hidden)?;
+            fs::rename(&hidden, path)?;
+            Ok(Listener { socket, path: path.to_owned(), file: (metadata.dev(), metadata.ino()) })
+        };
+        let bound: std::io::Result<Listener> = bind();
+        if bound.is_err() {
             let _ = fs::remove_file(&hidden);
         }
-        name.with_context(shown)?;
-        Ok(Listener { socket, path: path.to_owned() })
+        bound.with_context(shown)
     }
 
     /// Answers requests. Never returns.
@@ -125,8 +140,11 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = fs::remove_file(&self.path);
+        // Another server may have taken the name.
+        let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
+        if is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -165,7 +183,7 @@ async fn answer(request: Request<Incoming>, swapper: &Arc<Swapper>) -> Response<
             Ok(swap) => swapper.swap(&swap.digest, &swap.options),
             Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("cannot read the request: {error}")),
         },
-        (&Method::POST, "/v1/core/rollback") => swapper.rollback(),
+        (&Method::POST, "/v1/core/rollback") => swapper.roll_back().await,
         (_, path) => return refuse(StatusCode::NOT_FOUND, format!("there is no {} {path}", head.method)),
     };
     match done {

@@ -7,9 +7,9 @@ use super::limits;
 use super::one_line;
 use super::state::CellState;
 use super::step::{Answer, Checker, Effects};
-use mailcell_core::{Due, Event, Input, MailboxPage, Next, Position, Reply};
+use mailcell_core::{Due, Event, Input, MailboxPage, Next, Reply};
 use std::sync::Arc;
-use wasmtime::Store;
+use wasmtime::{PoolConcurrencyLimitError, Store};
 
 /// Why a cell is lost. The session ends with a 421, and no other one notices.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum Fault {
     /// It returned what the host does not carry out.
     #[error("the core returned {0}")]
     Refused(&'static str),
+    /// There is no room for another cell, which is nobody's fault.
+    #[error("there is no room for another session")]
+    NoRoom,
     /// It does not take a session over.
     #[error("the core does not read the session: {0}")]
     Unread(String),
@@ -117,7 +120,12 @@ impl Cell {
         store.set_max_component_handles(0);
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().keep_budget()));
         store.set_epoch_deadline(1);
-        let core = generation.pre().instantiate(&mut store).map_err(|error| Fault::Trap(one_line(&error)))?;
+        let core = generation.pre().instantiate(&mut store).map_err(|error| {
+            match error.is::<PoolConcurrencyLimitError>() {
+                true => Fault::NoRoom,
+                false => Fault::Trap(one_line(&error)),
+            }
+        })?;
         Ok(Cell { store, core, checker: Checker::default() })
     }
 
@@ -187,7 +195,8 @@ impl Cell {
         self.checker.check(step, queue).map_err(Fault::Refused)
     }
 
-    /// Where a session changes hands, the core says where it is, and asks for nothing.
+    /// Where a session changes hands, the core says where it is, and asks for nothing. How long a line may be is the
+    /// core's own affair.
     fn check_position(&mut self, position: migration::Position) -> Result<(), Fault> {
         self.expect_nothing_queued()?;
         let due = match position.next {
@@ -196,10 +205,12 @@ impl Cell {
             wit::Next::AwaitReply => Some(Due::Reply),
             wit::Next::Close => None,
         };
-        match due.map(|due| Position { due, octets: position.octets }) == self.checker.position() {
-            true => Ok(()),
-            false => Err(Fault::Refused("a session in another position than it is in")),
-        }
+        self.checker.change_hands(due, position.octets).map_err(Fault::Refused)
+    }
+
+    /// What the session waits for; nothing at its end.
+    pub fn due(&self) -> Option<Due> {
+        self.checker.due()
     }
 
     fn expect_nothing_queued(&mut self) -> Result<(), Fault> {

@@ -96,8 +96,9 @@ impl Stats {
     /// A cell was lost.
     pub fn lost(&self, fault: &Fault) {
         match fault {
-            Fault::Trap(_) => self.traps.fetch_add(1, Relaxed),
-            Fault::Refused(_) | Fault::Unread(_) => self.refusals.fetch_add(1, Relaxed),
-        };
+            Fault::Trap(_) => drop(self.traps.fetch_add(1, Relaxed)),
+            Fault::Refused(_) | Fault::Unread(_) => drop(self.refusals.fetch_add(1, Relaxed)),
+            Fault::NoRoom => {}
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::bindings::exports::mailcell::smtp::session as wit;
 use super::limits;
 
-use mailcell_core::{Due, Message, Next, Order, Position, Reply, Request};
+use mailcell_core::{Due, Message, Next, Order, Reply, Request};
 
 /// A step that was checked.
 #[derive(Debug)]
@@ -66,9 +66,26 @@ impl Checker {
         self.page_due = matches!(reply, Reply::Mailboxes(page) if page.more);
     }
 
-    /// Where host and core must agree that the session is; nowhere before its first step and behind its last.
-    pub(super) fn position(&self) -> Option<Position> {
-        self.due.map(|due| Position { due, octets: self.appended })
+    pub(super) fn due(&self) -> Option<Due> {
+        self.due
+    }
+
+    /// Compares where a core says that the session is with where it is. A core that reads longer lines is another core, and
+    /// not another position.
+    pub(super) fn change_hands(&mut self, due: Option<Due>, octets: u64) -> Checked<()> {
+        let is_alike = match (self.due, due) {
+            (Some(Due::Line { secret, .. }), Some(Due::Line { secret: says_secret, .. })) => secret == says_secret,
+            (Some(due), Some(says)) => due == says,
+            _ => false,
+        };
+        if !is_alike || octets != self.appended {
+            return Err("a session in another position than it is in");
+        }
+        if let Some(Due::Line { octets_max, .. }) = due {
+            check_line_limit(octets_max)?;
+        }
+        self.due = due;
+        Ok(())
     }
 
     /// Checks a step; an error says what is wrong with it.
@@ -93,9 +110,7 @@ impl Checker {
         let next = match (step.next, requests.next(), requests.next()) {
             (wit::Next::AwaitReply, Some(request), None) => Next::AwaitReply(self.check_request(request)?),
             (wit::Next::ReadLine(line), None, None) => {
-                if line.octets_max < 3 || line.octets_max > limits::LINE_OCTETS_MAX {
-                    return Err("a line limit out of bounds");
-                }
+                check_line_limit(line.octets_max)?;
                 Next::ReadLine { octets_max: line.octets_max, secret: line.secret }
             }
             (wit::Next::ReadData, None, None) => Next::ReadData,
@@ -177,6 +192,13 @@ impl Checker {
             Request::NextPage => {}
         }
         Ok(request)
+    }
+}
+
+fn check_line_limit(octets_max: u32) -> Checked<()> {
+    match (3..=limits::LINE_OCTETS_MAX).contains(&octets_max) {
+        true => Ok(()),
+        false => Err("a line limit out of bounds"),
     }
 }
 

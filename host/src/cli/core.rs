@@ -187,7 +187,7 @@ async fn check(
     let core = load(&engine, file).await?;
     let live = load(&engine, against).await?;
     let recorded: Vec<_> = recordings.iter().map(|path| read_recording(path)).collect::<anyhow::Result<_>>()?;
-    let report = prove::prove(&core, &live, &prove::sessions_to_run(&recorded)?);
+    let report = prove::prove(&core, &live, &recorded);
     let mut out = output::stdout();
     let numbers = |list: &[u32]| list.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     writeln!(out, "# digest   {}", core.digest())?;
@@ -222,12 +222,19 @@ fn write_report(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
             writeln!(out, "\n# {}{more}: {kind}\n{}", finding.session, finding.diff.trim_end())?;
         }
     }
+    for note in &report.notes {
+        writeln!(out, "# note: {note}")?;
+    }
     let [unsafe_, different, texts] = kinds.map(|(_, findings)| findings.len());
+    let different = different + report.unlisted;
     writeln!(
         out,
         "# {} sessions: {unsafe_} not safe, {different} with other behaviour, {texts} with other texts",
         report.sessions
     )?;
+    if report.left_out > 0 {
+        writeln!(out, "# {} recordings were left out: they cannot be read, or there was no time", report.left_out)?;
+    }
     Ok(())
 }
 

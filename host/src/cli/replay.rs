@@ -3,7 +3,7 @@
 use super::core::read_recording;
 use super::output;
 use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
-use crate::swap::{self, prove::Still};
+use crate::swap::{self, prove::in_a_cell};
 use anyhow::{Context, bail};
 use mailcell_conformance::check;
 use mailcell_conformance::transcript::Transcript;
@@ -40,11 +40,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let mut out = output::stdout();
     let mut differ = 0;
+    let mut unreadable = None;
     for path in &args.recordings {
-        let (_, text) = read_recording(path)?;
-        let recording = Transcript::parse(&path.display().to_string(), &text)?;
+        let read =
+            read_recording(path).and_then(|(_, text)| Ok(Transcript::parse(&path.display().to_string(), &text)?));
+        let recording = match read {
+            Ok(recording) => recording,
+            Err(error) => {
+                writeln!(out, "{error:#}")?;
+                unreadable = Some(error);
+                continue;
+            }
+        };
         let expected = recording.effects();
-        let got = check::fold(check::run(&recording, &|config| Still::open(&core, config)), &expected);
+        let got = check::fold(check::run(&recording, &|config| in_a_cell(&core, config)), &expected);
         if got != expected {
             differ += 1;
             let diff = check::difference(&recording.write(&expected), &recording.write(&got));
@@ -53,5 +62,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     }
     writeln!(out, "{} of {} sessions differ", differ, args.recordings.len())?;
     out.flush()?;
-    if differ > 0 { bail!("not all is as recorded") } else { Ok(()) }
+    match unreadable {
+        Some(error) => Err(error),
+        None if differ > 0 => bail!("not all is as recorded"),
+        None => Ok(()),
+    }
 }

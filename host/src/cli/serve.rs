@@ -24,6 +24,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     start_log(&settings);
     // Before anything is taken, so that a signal that comes early is not lost.
+    let mut hangup = signal(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut signals = async move || {
         tokio::select! {
@@ -43,7 +44,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let mut hangup = signal(SignalKind::hangup())?;
     let swapper = server.swapper().clone();
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {

@@ -1,57 +1,17 @@
 //! What a recording does not tell: credentials, and the content of messages. Octets are replaced one by one, so that
-//! lengths, line ends, dots and everything else that a protocol sees stay as they are.
+//! lengths and line ends stay as they are, and most of what a protocol does with them.
+//!
+//! Of command lines, only what is known to be harmless stays: verbs, domains, paths, names that are looked up. Everything
+//! else may be a password that a client sends blindly, or a message whose DATA was refused.
 
 use mailcell_conformance::transcript::Input;
+use mailcell_core::command::Verb;
 
 /// Fields of a header section whose names stay: they are what a core looks for.
 const NAMES: [&[u8]; 2] = [b"subject", b"date"];
 
-/// Masks an octet of a text: letters and digits become `x`, octets beyond ASCII become one octet beyond ASCII.
-fn mask(octet: u8) -> u8 {
-    match octet {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => b'x',
-        0x80.. => 0xe9,
-        other => other,
-    }
-}
-
-/// Masks what follows the mechanism's name in a line with AUTH.
-fn mask_credentials(line: &mut [u8]) {
-    if line.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH ")) {
-        let behind = line[5..].iter().position(|b| *b == b' ').map_or(line.len(), |at| at + 5);
-        line[behind..].iter_mut().for_each(|octet| *octet = mask(*octet));
-    }
-}
-
-/// Masks a whole secret line.
-fn mask_secret(line: &mut [u8]) {
-    line.iter_mut().for_each(|octet| *octet = mask(*octet));
-}
-
-/// Masks message data as it came over the wire, but for the names of the fields that matter.
-fn mask_message(data: &mut [u8]) {
-    for line in data.split_mut(|octet| *octet == b'\n') {
-        let name = line.iter().position(|octet| *octet == b':').unwrap_or(0);
-        let kept = if NAMES.iter().any(|known| line[..name].eq_ignore_ascii_case(known)) { name } else { 0 };
-        line[kept..].iter_mut().for_each(|octet| *octet = mask(*octet));
-    }
-}
-
-/// Masks what a session was told.
-pub fn mask_inputs(told: Vec<(Input, Kind)>, with_content: bool) -> Vec<Input> {
-    let mask = |(mut input, kind)| {
-        if let Input::Client(octets) = &mut input {
-            match kind {
-                Kind::Line => mask_credentials(octets),
-                Kind::Secret => mask_secret(octets),
-                Kind::Data if with_content => {}
-                Kind::Data => mask_message(octets),
-            }
-        }
-        input
-    };
-    told.into_iter().map(mask).collect()
-}
+/// The longest word that is kept of a line that is no command.
+const WORD_OCTETS_MAX: usize = 12;
 
 /// What octets from a client are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,32 +24,161 @@ pub enum Kind {
     Data,
 }
 
+/// Masks what a session was told.
+pub fn mask_inputs(told: Vec<(Input, Kind)>, with_content: bool) -> Vec<Input> {
+    // Behind AUTH, or data that was refused, lines that are no commands are what a client sends all the same.
+    let mut is_sensitive = false;
+    let mask = |(mut input, kind)| {
+        if let Input::Client(octets) = &mut input {
+            match kind {
+                Kind::Line => is_sensitive = mask_command(octets, is_sensitive),
+                Kind::Secret => octets.iter_mut().for_each(mask_secret),
+                Kind::Data if with_content => is_sensitive = false,
+                Kind::Data => {
+                    is_sensitive = false;
+                    mask_message(octets);
+                }
+            }
+        }
+        input
+    };
+    told.into_iter().map(mask).collect()
+}
+
+/// Masks a command line, and tells whether what follows it may be content.
+fn mask_command(line: &mut [u8], is_sensitive: bool) -> bool {
+    let end = line.iter().position(|octet| matches!(octet, b' ' | b'\t' | b'\r' | b'\n')).unwrap_or(line.len());
+    let (word, rest) = line.split_at_mut(end);
+    let name = word.to_ascii_uppercase();
+    let verb = str::from_utf8(&name).ok().and_then(Verb::named);
+    let is_auth = name == b"AUTH";
+    if verb.is_none() && !is_auth {
+        let is_word = word.len() <= WORD_OCTETS_MAX && word.iter().all(u8::is_ascii_alphabetic);
+        if is_sensitive || !is_word {
+            word.iter_mut().for_each(mask_secret);
+        }
+        rest.iter_mut().for_each(mask_secret);
+        return is_sensitive || name == b"BDAT";
+    }
+    if is_auth {
+        // The mechanism stays.
+        let behind =
+            rest.iter().skip(1).position(|octet| matches!(octet, b' ' | b'\t')).map_or(rest.len(), |at| at + 1);
+        rest[behind..].iter_mut().for_each(mask_secret);
+    } else if !verb.is_some_and(|verb| is_harmless(verb, rest.trim_ascii())) {
+        rest.iter_mut().for_each(mask_secret);
+    }
+    is_auth || verb == Some(Verb::Data)
+}
+
+/// Whether an argument is what the verb takes, and no sentence that starts with the verb's name.
+fn is_harmless(verb: Verb, argument: &[u8]) -> bool {
+    let starts = |prefix: &[u8]| argument.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let is_one_word = !argument.contains(&b' ') && !argument.contains(&b'\t');
+    match verb {
+        Verb::Mail => starts(b"FROM:"),
+        Verb::Rcpt => starts(b"TO:"),
+        Verb::Helo | Verb::Ehlo | Verb::Vrfy | Verb::Expn => is_one_word,
+        Verb::Help => str::from_utf8(argument).is_ok_and(|argument| Verb::named(argument).is_some()),
+        _ => argument.is_empty(),
+    }
+}
+
+/// Masks message data as it came over the wire, but for the names of the fields that matter. Dots and other signs stay:
+/// they are what a protocol looks at.
+fn mask_message(data: &mut [u8]) {
+    for line in data.split_mut(|octet| *octet == b'\n') {
+        let name = line.iter().position(|octet| *octet == b':').unwrap_or(0);
+        let kept = if NAMES.iter().any(|known| line[..name].eq_ignore_ascii_case(known)) { name } else { 0 };
+        for octet in &mut line[kept..] {
+            match octet {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => *octet = b'x',
+                0x80.. => *octet = 0xe9,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Of a secret only its length is told, and where its lines end.
+fn mask_secret(octet: &mut u8) {
+    if !matches!(octet, b' ' | b'\t' | b'\r' | b'\n') {
+        *octet = b'x';
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn masked(mut octets: Vec<u8>, mask: fn(&mut [u8])) -> String {
-        mask(&mut octets);
-        octets.escape_ascii().to_string()
+    fn masked(told: &[(&str, Kind)]) -> Vec<String> {
+        let told = told.iter().map(|(text, kind)| (Input::Client(text.as_bytes().to_vec()), *kind)).collect();
+        let show = |input| match input {
+            Input::Client(octets) => octets.escape_ascii().to_string().trim_end_matches("\\r\\n").to_owned(),
+            other => format!("{other:?}"),
+        };
+        mask_inputs(told, false).into_iter().map(show).collect()
+    }
+
+    #[track_caller]
+    fn check(lines: &[(&str, &str)]) {
+        let told: Vec<_> = lines.iter().map(|(line, _)| format!("{line}\r\n")).collect();
+        let told: Vec<_> = told.iter().map(|line| (line.as_str(), Kind::Line)).collect();
+        assert_eq!(masked(&told), lines.iter().map(|(_, expected)| *expected).collect::<Vec<_>>());
     }
 
     #[test]
-    fn credentials_are_masked_and_their_shape_stays() {
-        assert_eq!(
-            masked(b"AUTH PLAIN AGFubgBzZWNyZXQ=\r\n".to_vec(), mask_credentials),
-            "AUTH PLAIN xxxxxxxxxxxxxxx=\\r\\n"
-        );
-        assert_eq!(masked(b"auth LOGIN\r\n".to_vec(), mask_credentials), "auth LOGIN\\r\\n");
-        assert_eq!(masked(b"VRFY ann\r\n".to_vec(), mask_credentials), "VRFY ann\\r\\n");
-        assert_eq!(masked(b"c2VjcmV0\r\n".to_vec(), mask_secret), "xxxxxxxx\\r\\n");
+    fn what_is_known_to_be_harmless_stays() {
+        for line in [
+            "EHLO client.test",
+            "MAIL FROM:<ann@client.test> SIZE=9",
+            "rcpt to:<bob@mx.test>",
+            "VRFY bob",
+            "HELP data",
+            "QUIT",
+            "X",
+            "XDO",
+        ] {
+            check(&[(line, line)]);
+        }
+    }
+
+    #[test]
+    fn credentials_are_masked_wherever_they_are() {
+        check(&[
+            ("AUTH PLAIN AGFubgBzZWNyZXQ=", "AUTH PLAIN xxxxxxxxxxxxxxxx"),
+            ("auth\tlogin x y", "auth\\tlogin x x"),
+        ]);
+        check(&[
+            ("AUTH LOGIN", "AUTH LOGIN"),
+            ("c2VjcmV0", "xxxxxxxx"),
+            ("secret", "xxxxxx"),
+            ("NOOP", "NOOP"),
+            ("word", "word"),
+        ]);
+        check(&[("NOOP password", "NOOP xxxxxxxx"), ("Authorization: Basic QQ==", "xxxxxxxxxxxxxx xxxxx xxxx")]);
+        assert_eq!(masked(&[("pa55 w\r\n", Kind::Secret)]), ["xxxx x"]);
+    }
+
+    #[test]
+    fn content_whose_data_was_refused_is_masked() {
+        check(&[
+            ("DATA", "DATA"),
+            ("Subject: merger", "xxxxxxxx xxxxxx"),
+            ("Dear Bob,", "xxxx xxxx"),
+            ("help me sell", "help xx xxxx"),
+            ("mail the cheque", "mail xxx xxxxxx"),
+            ("RSET", "RSET"),
+        ]);
+        check(&[("BDAT 5 LAST", "BDAT x xxxx"), ("hello", "xxxxx")]);
     }
 
     #[test]
     fn content_is_masked_and_its_shape_stays() {
-        let message = b"Subject: caf\xc3\xa9 9\r\nX-Private: a\r\n\r\n..dot\r\nhi\0\r.\r\n.\r\n".to_vec();
+        let message = "Subject: caf\u{e9} 9\r\nX-Private: a\r\n\r\n..dot\r\nhi\0\r.\r\n.\r\n";
         assert_eq!(
-            masked(message, mask_message),
-            "Subject: xxx\\xe9\\xe9 x\\r\\nx-xxxxxxx: x\\r\\n\\r\\n..xxx\\r\\nxx\\x00\\r.\\r\\n.\\r\\n"
+            masked(&[(message, Kind::Data)]),
+            ["Subject: xxx\\xe9\\xe9 x\\r\\nx-xxxxxxx: x\\r\\n\\r\\n..xxx\\r\\nxx\\x00\\r.\\r\\n."]
         );
     }
 }

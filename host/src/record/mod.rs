@@ -14,8 +14,9 @@ pub use writer::{Recordings, read_all};
 
 use crate::cell::{Answer, Facts, Fault, Generation};
 use mailcell_conformance::transcript::Input as Told;
-use mailcell_core::{Input, Next};
+use mailcell_core::{Input, Next, Reply};
 use mask::Kind;
+use writer::Held;
 
 /// Octets of one session that are recorded; its beginning is what a longer one leaves.
 const SESSION_OCTETS_MAX: usize = 256 << 10;
@@ -29,7 +30,7 @@ pub struct Recorder {
     generation: Generation,
     facts: Facts,
     told: Vec<(Told, Kind)>,
-    octets: usize,
+    held: Held,
     comments: Vec<String>,
     /// Whether it is written at its end.
     is_chosen: bool,
@@ -54,20 +55,28 @@ impl Recorder {
         if !self.is_complete {
             return;
         }
-        let octets = match input {
-            Input::Line(octets) | Input::Data(octets) => octets.len(),
-            Input::Reply(_) | Input::Event(_) => 0,
-        };
-        self.octets += octets + EVENT_OCTETS;
-        if self.octets > SESSION_OCTETS_MAX {
+        let octets = EVENT_OCTETS
+            + match input {
+                Input::Line(octets) | Input::Data(octets) => octets.len(),
+                Input::Reply(reply) => match &**reply {
+                    Reply::Mailboxes(page) => page.mailboxes.iter().map(|mailbox| mailbox.len() + EVENT_OCTETS).sum(),
+                    _ => 0,
+                },
+                Input::Event(_) => 0,
+            };
+        if self.held.octets + octets > SESSION_OCTETS_MAX || !self.held.add(octets) {
             self.is_complete = false;
-            self.comments.push("Only the beginning: the session was longer than a recording.".to_owned());
+            self.comments.push("Only the beginning: there was no room for more of the session.".to_owned());
             return;
         }
         let kind = if self.is_secret { Kind::Secret } else { Kind::Line };
         match (input, self.told.last_mut()) {
             (Input::Data(block), Some((Told::Client(data), Kind::Data))) => data.extend_from_slice(block),
             (Input::Data(block), _) => self.told.push((Told::Client(block.to_vec()), Kind::Data)),
+            // An octet that starts no line of text was handed over alone, and its line may never end.
+            (Input::Line(line), None) if line.len() == 1 && !line[0].is_ascii_alphabetic() => {
+                self.told.push((Told::Client(line.to_vec()), kind));
+            }
             (Input::Line(line), _) => self.told.push((Told::Client([line, &b"\r\n"[..]].concat()), kind)),
             (Input::Reply(reply), _) => self.told.push((Told::Reply(reply.clone().into_owned()), Kind::Line)),
             (Input::Event(event), _) => self.told.push((Told::Event(*event), Kind::Line)),
@@ -76,7 +85,7 @@ impl Recorder {
 
     /// What came of the event that was kept last.
     pub fn answered(&mut self, input: &Input<'_>, answer: &Answer) {
-        self.is_secret = matches!(answer.effects.next, Next::ReadLine { secret: true, .. });
+        self.waits_for(&answer.effects.next);
         let (Input::Data(block), Some((Told::Client(data), Kind::Data))) = (input, self.told.last_mut()) else {
             return;
         };
@@ -86,34 +95,36 @@ impl Recorder {
         }
     }
 
+    /// What the session waits for, as the core said.
+    pub fn waits_for(&mut self, next: &Next) {
+        self.is_secret = matches!(next, Next::ReadLine { secret: true, .. });
+    }
+
     /// The session is in another core from here on.
     pub fn moved(&mut self, to: &Generation) {
         self.comments.push(format!("Moved to the core {} before event {}.", to.digest(), self.told.len() + 1));
         self.generation = to.clone();
     }
 
-    /// The session was lost: what was kept is written.
+    /// The session was lost, or nearly: what was kept is written.
     pub fn save_fault(&mut self, fault: &Fault) {
-        self.is_chosen = false;
-        self.recordings.write(Recording {
-            generation: self.generation.clone(),
-            facts: self.facts.clone(),
-            told: std::mem::take(&mut self.told),
-            comments: std::mem::take(&mut self.comments),
-            fault: Some(fault.to_string()),
-        });
+        if matches!(fault, Fault::NoRoom) {
+            return;
+        }
+        let recording = self.recording(Some(fault.to_string()), self.told.clone());
+        self.recordings.write(recording);
     }
 
     /// The session is over: it is written if it was chosen.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
         if self.is_chosen {
-            self.recordings.write(Recording {
-                generation: self.generation,
-                facts: self.facts,
-                told: self.told,
-                comments: self.comments,
-                fault: None,
-            });
+            let told = std::mem::take(&mut self.told);
+            self.recordings.write(self.recording(None, told));
         }
+    }
+
+    fn recording(&self, fault: Option<String>, told: Vec<(Told, Kind)>) -> Recording {
+        let (generation, facts) = (self.generation.clone(), self.facts.clone());
+        Recording { generation, facts, told, comments: self.comments.clone(), fault }
     }
 }

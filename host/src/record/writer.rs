@@ -4,7 +4,7 @@ use super::mask;
 use super::{Recorder, Recording};
 use crate::cell::{Facts, Generation, digest};
 use crate::config::Settings;
-use crate::swap::prove::Still;
+use crate::swap::prove::in_a_cell;
 use anyhow::Context;
 use jiff::Timestamp;
 use mailcell_conformance::check;
@@ -12,35 +12,69 @@ use mailcell_conformance::host::Effect;
 use mailcell_conformance::transcript::Transcript;
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::{info, warn};
 use uuid::Uuid;
 
 /// Sessions that wait to be written; further ones are not recorded.
 const WAITING_MAX: usize = 64;
 
-/// What the names of recordings end in.
+/// What the names of recordings start with, and end in.
+const KINDS: [&str; 2] = ["fault", "session"];
 const EXTENSION: &str = "txt";
+/// What the names of recordings that are being written end in.
+const UNFINISHED: &str = "part";
+
+/// Octets of all sessions that are being recorded, at the same time.
+const HELD_OCTETS_MAX: u64 = 64 << 20;
+
+/// How long the recordings that wait may take at the end of the server.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Recordings that [`read_all`] reads, the latest.
 const READ_MAX: usize = 1_000;
 
 /// Where recordings go, and which sessions are recorded.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Recordings {
-    writer: SyncSender<Recording>,
+    writer: SyncSender<Work>,
     percent: u8,
     sessions: Arc<AtomicU64>,
+    held: Arc<AtomicU64>,
 }
 
-impl std::fmt::Debug for Recording {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recording").field("core", &self.generation).finish_non_exhaustive()
+enum Work {
+    Write(Box<Recording>),
+    /// Says when everything before it is written.
+    Finish(oneshot::Sender<()>),
+}
+
+/// What a session that is recorded takes of the memory for all of them.
+pub(super) struct Held {
+    pub(super) octets: usize,
+    all: Arc<AtomicU64>,
+}
+
+impl Held {
+    /// Takes more; `false` when there is no more.
+    pub(super) fn add(&mut self, octets: usize) -> bool {
+        let add = |all: u64| Some(all + octets as u64).filter(|all| *all <= HELD_OCTETS_MAX);
+        let is_added = self.all.try_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
+        self.octets += if is_added { octets } else { 0 };
+        is_added
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.octets as u64, Ordering::Relaxed);
     }
 }
 
@@ -52,7 +86,7 @@ impl Recordings {
     pub fn start(settings: &Settings) -> anyhow::Result<Option<Recordings>> {
         let Some(directory) = &settings.record_directory else { return Ok(None) };
         let shown = || format!("cannot record to {}", directory.display());
-        fs::create_dir_all(directory).with_context(shown)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(shown)?;
         let (writer, waiting) = sync_channel(WAITING_MAX);
         let disk = Disk {
             directory: directory.clone(),
@@ -60,9 +94,9 @@ impl Recordings {
             age_max: settings.record_age,
             with_content: settings.record_content,
         };
-        disk.tidy(0).with_context(shown)?;
+        disk.sweep().and_then(|()| disk.tidy(0)).with_context(shown)?;
         std::thread::Builder::new().name("recordings".to_owned()).spawn(move || disk.run(&waiting))?;
-        Ok(Some(Recordings { writer, percent: settings.record, sessions: Arc::default() }))
+        Ok(Some(Recordings { writer, percent: settings.record, sessions: Arc::default(), held: Arc::default() }))
     }
 
     /// Begins to record a session.
@@ -73,7 +107,7 @@ impl Recordings {
             generation: generation.clone(),
             facts: facts.clone(),
             told: Vec::new(),
-            octets: 0,
+            held: Held { octets: 0, all: self.held.clone() },
             comments: Vec::new(),
             is_chosen: at < u64::from(self.percent),
             is_complete: true,
@@ -82,40 +116,59 @@ impl Recordings {
     }
 
     pub(super) fn write(&self, recording: Recording) {
-        if self.writer.try_send(recording).is_err() {
-            warn!("a session is not recorded: the recordings before it are not written yet");
+        if self.writer.try_send(Work::Write(Box::new(recording))).is_err() {
+            warn!("a session is not recorded: too many are waiting to be written");
+        }
+    }
+
+    /// Waits, not for long, until everything is written.
+    pub async fn finish(&self) {
+        let (done, is_done) = oneshot::channel();
+        if self.writer.try_send(Work::Finish(done)).is_err() || timeout(FINISH_TIME_MAX, is_done).await.is_err() {
+            warn!("the last sessions are not recorded: it takes too long");
         }
     }
 }
 
-/// The recordings of a directory, name and text, the latest ones if there are very many.
-///
-/// # Errors
-/// When one cannot be read.
-pub fn read_all(directory: &Path) -> anyhow::Result<Vec<(String, String)>> {
-    let mut files = files(directory).with_context(|| directory.display().to_string())?;
+/// The recordings of a directory, name and text, the latest ones if there are very many. What cannot be read, or is gone
+/// meanwhile, is left out and said.
+pub fn read_all(directory: &Path) -> Vec<(String, String)> {
+    let mut files = files(directory).unwrap_or_else(|error| {
+        warn!(%error, directory = %directory.display(), "recordings cannot be read");
+        Vec::new()
+    });
     let extra = files.len().saturating_sub(READ_MAX);
     let read = |(path, ..): (PathBuf, SystemTime, u64)| {
         let name = path.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        Ok((name, text))
+        let text = fs::read_to_string(&path);
+        text.inspect_err(|error| warn!(%error, file = %path.display(), "a recording cannot be read"))
+            .ok()
+            .map(|text| (name, text))
     };
-    files.drain(extra..).map(read).collect()
+    files.drain(extra..).filter_map(read).collect()
 }
 
-/// The recordings of a directory, the earliest first.
+/// The recordings of a directory, the earliest first. Other files are none of ours.
 fn files(directory: &Path) -> std::io::Result<Vec<(PathBuf, SystemTime, u64)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            let metadata = entry.metadata()?;
-            files.push((path, metadata.modified()?, metadata.len()));
+        if !is_recording(&entry.path(), EXTENSION) {
+            continue;
+        }
+        // Another one may have removed it.
+        if let Some(metadata) = entry.metadata().ok().filter(fs::Metadata::is_file) {
+            files.push((entry.path(), metadata.modified()?, metadata.len()));
         }
     }
     files.sort_by(|(one, at, _), (other, other_at, _)| (at, one).cmp(&(other_at, other)));
     Ok(files)
+}
+
+fn is_recording(path: &Path, extension: &str) -> bool {
+    let name = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.split_once('-'));
+    let is_ours = name.is_some_and(|(kind, id)| KINDS.contains(&kind) && Uuid::try_parse(id).is_ok());
+    is_ours && path.extension().is_some_and(|found| found == extension)
 }
 
 struct Disk {
@@ -126,28 +179,51 @@ struct Disk {
 }
 
 impl Disk {
-    fn run(&self, waiting: &Receiver<Recording>) {
-        while let Ok(recording) = waiting.recv() {
-            match self.write(recording) {
-                Ok(path) => info!(file = %path.display(), "recorded"),
-                Err(error) => warn!(error = %format!("{error:#}"), "a session is not recorded"),
+    fn run(&self, waiting: &Receiver<Work>) {
+        while let Ok(work) = waiting.recv() {
+            match work {
+                Work::Write(recording) => match self.write(*recording) {
+                    Ok(path) => info!(file = %path.display(), "recorded"),
+                    Err(error) => warn!(error = %format!("{error:#}"), "a session is not recorded"),
+                },
+                // Whoever asked may wait no more.
+                Work::Finish(done) => drop(done.send(())),
             }
         }
     }
 
     fn write(&self, recording: Recording) -> anyhow::Result<PathBuf> {
-        let fault = recording.fault.clone();
+        let kind = KINDS[usize::from(recording.fault.is_none())];
         let (transcript, effects) = transcript(recording, self.with_content);
         let text = transcript.write(&effects);
+        Transcript::parse(kind, &text).context("it could not be read again")?;
+        anyhow::ensure!(text.len() as u64 <= self.octets_max, "it is larger than all recordings may be");
         self.tidy(text.len() as u64)?;
-        let kind = if fault.is_some() { "fault" } else { "session" };
         let path = self.directory.join(format!("{kind}-{}.{EXTENSION}", Uuid::now_v7()));
         // Whole or not at all: a swap may read it at any time.
-        let unfinished = path.with_extension("part");
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&unfinished, &path)?;
+        let unfinished = path.with_extension(UNFINISHED);
+        let write = || {
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+            file.write_all(text.as_bytes())?;
+            fs::rename(&unfinished, &path)
+        };
+        let written: std::io::Result<()> = write();
+        if written.is_err() {
+            let _ = fs::remove_file(&unfinished);
+        }
+        written?;
         Ok(path)
+    }
+
+    /// Removes what a server that was ended left unfinished.
+    fn sweep(&self) -> std::io::Result<()> {
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if is_recording(&path, UNFINISHED) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what is too old, and then the oldest until `octets` more fit.
@@ -181,7 +257,7 @@ fn transcript(recording: Recording, with_content: bool) -> (Transcript, Vec<Vec<
     lines.extend((!with_content).then(|| "The content of messages is masked.".to_owned()));
     lines.extend(comments);
     let draft = Transcript::of_session("recording", &lines, &facts.config, inputs.clone());
-    let effects = check::run(&draft, &|config| Still::open(&generation, config));
+    let effects = check::run(&draft, &|config| in_a_cell(&generation, config));
     let is_lost_again = effects.iter().flatten().any(|effect| matches!(effect, Effect::Fault(_)));
     if fault.is_some() && !is_lost_again {
         lines.push("Run from its beginning in that core, it is not lost.".to_owned());

@@ -2,26 +2,33 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `slot` | which generation serves whom; sessions follow it by themselves |
+//! | `slot`, `plan` | which generation serves whom; sessions follow it by themselves |
 //! | `stage` | a file becomes a generation |
 //! | `prove` | a generation against its specification, recordings and moves |
+//! | `trial` | shadow, canary, and the first minutes |
 //! | `shadow` | a generation that looks on |
 //! | `departure` | when a generation must go |
+//! | `turns` | idle sessions follow one after the other |
 //! | `keys` | who may bring one |
 
 mod departure;
 pub mod keys;
+mod plan;
 pub mod prove;
 mod shadow;
 mod slot;
 mod stage;
+mod trial;
+mod turns;
 
+pub use plan::{Mode, Share, Verdict};
 pub use prove::{Accepted, Finding, Report};
 pub use shadow::Shadow;
-pub use slot::{GenerationStatus, Mode, Moves, Plan, Slot, State, Verdict};
+pub use slot::{GenerationStatus, Moves, Slot, State};
 pub use stage::{compile_here, stage};
+pub use turns::Turn;
 
-use crate::cell::{Counts, Engine, Generation, digest};
+use crate::cell::{Engine, Generation, digest};
 use crate::config::Settings;
 use crate::record;
 use anyhow::{Context, bail};
@@ -42,8 +49,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const CANDIDATES_MAX: usize = 8;
 
 /// How a core comes into service.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// What open sessions do.
     pub mode: Mode,
@@ -51,7 +58,7 @@ pub struct Options {
     pub shadow: Option<u8>,
     /// The share of new connections, in percent, that it serves first.
     pub canary: Option<u8>,
-    /// How long it looks on, and how long it is a canary.
+    /// How long it looks on, and how long it is a canary: needed with one of them.
     pub seconds: u64,
     /// Differences that are intended.
     pub accepted: Accepted,
@@ -79,11 +86,10 @@ pub struct Swapper {
     keys: TrustedKeys,
     file: Option<PathBuf>,
     recordings: Option<PathBuf>,
-    drain: Duration,
     watch: Duration,
     state: Mutex<Swapping>,
     /// One proof at a time: it takes a processor.
-    proving: tokio::sync::Mutex<()>,
+    proving: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -111,10 +117,9 @@ impl Swapper {
             keys: settings.core_keys.clone(),
             file: settings.core.clone(),
             recordings: settings.record_directory.clone(),
-            drain: settings.core_drain,
             watch: settings.core_watch,
             state: Mutex::default(),
-            proving: tokio::sync::Mutex::default(),
+            proving: Arc::default(),
         })
     }
 
@@ -133,7 +138,7 @@ impl Swapper {
     /// When it is no core, or nobody's whom the server trusts.
     pub async fn check(&self, component: Vec<u8>, signature: Option<&str>) -> anyhow::Result<Report> {
         self.keys.check(&component, signature)?;
-        let _one = self.proving.lock().await;
+        let one = self.proving.clone().lock_owned().await;
         let live = self.slot.plan().current;
         let digest = digest(&component);
         if let Some(report) = self.proved(&digest, &live) {
@@ -146,10 +151,12 @@ impl Swapper {
         let recordings = self.recordings.clone();
         let (core, against) = (candidate.clone(), live.clone());
         let proof = tokio::task::spawn_blocking(move || {
-            let recorded = recordings.map(|directory| record::read_all(&directory)).transpose()?.unwrap_or_default();
-            anyhow::Ok(prove::prove(&core, &against, &prove::sessions_to_run(&recorded)?))
+            // Held to the end of the proof, also when nobody waits for it any more.
+            let _one = one;
+            let recorded = recordings.map(|directory| record::read_all(&directory)).unwrap_or_default();
+            prove::prove(&core, &against, &recorded)
         });
-        let report = proof.await??;
+        let report = proof.await?;
         let mut state = self.state();
         state.candidates.retain(|known| !(known.core.is(&candidate) && known.against.is(&live)));
         state.candidates.push(Candidate { core: candidate, against: live, report: report.clone() });
@@ -177,19 +184,16 @@ impl Swapper {
     /// # Errors
     /// Why it may not serve.
     pub fn swap(self: &Arc<Self>, digest: &str, options: &Options) -> anyhow::Result<String> {
-        if self.slot.plan().current.digest() == digest {
+        let before = self.slot.plan().current;
+        if before.digest() == digest {
             return Ok("it serves already".to_owned());
         }
-        let is_share = |share: Option<u8>| share.is_none_or(|percent| (1..=100).contains(&percent));
-        if !is_share(options.shadow) || !is_share(options.canary) {
-            bail!("a share is a number from 1 to 100");
-        }
+        let is_trial = trial::check_trial(options)?;
         let mut state = self.state();
         if state.trial.as_ref().is_some_and(|trial| !trial.is_finished()) {
             bail!("a swap is under way: {}", state.progress);
         }
-        let live = self.slot.plan().current;
-        let is_it = |known: &&Candidate| known.core.digest() == digest && known.against.is(&live);
+        let is_it = |known: &&Candidate| known.core.digest() == digest && known.against.is(&before);
         let found = state.candidates.iter().find(is_it).map(|known| (known.core.clone(), known.report.clone()));
         let (core, report) = found.context("it was not checked against the core that serves")?;
         report.verdict(&options.accepted).map_err(anyhow::Error::msg)?;
@@ -199,88 +203,36 @@ impl Swapper {
                 bail!("it was withdrawn ({why}), and stays away for another {} s", left.as_secs() + 1);
             }
         }
-        let (swapper, options) = (self.clone(), options.clone());
-        let is_trial = options.shadow.or(options.canary).is_some();
-        state.progress = format!("{} comes into service", core.short_digest());
-        if !is_trial {
-            // Promoted when this returns; the first minutes are watched in the background.
-            let before = self.slot.plan().current;
-            drop(state);
-            self.promote(&core, &options);
-            let watch = tokio::spawn(async move { swapper.watch_promoted(&core, &before).await });
-            // The watch of a core that is replaced ends by itself.
-            drop(watch);
-            return Ok("it serves".to_owned());
+        if is_trial {
+            state.progress = format!("{} is tried out", core.short_digest());
+            let (swapper, options) = (self.clone(), options.clone());
+            state.trial = Some(tokio::spawn(async move { swapper.try_out(core, before, options).await }));
+            return Ok("it is tried out".to_owned());
         }
-        state.trial = Some(tokio::spawn(async move { swapper.try_out(core, options).await }));
-        Ok("it is tried out".to_owned())
+        drop(state);
+        match self.promote(&core, &before, options.mode) {
+            true => Ok("it serves".to_owned()),
+            false => bail!("another core has come into service meanwhile"),
+        }
     }
 
-    fn promote(&self, core: &Generation, options: &Options) {
-        self.slot.promote(core, options.mode, self.drain);
-        self.progress(format!("{} serves", core.short_digest()));
-    }
-
-    /// Shadow, canary, promotion and the first minutes.
-    async fn try_out(self: Arc<Self>, core: Generation, options: Options) {
-        let time = Duration::from_secs(options.seconds);
-        let before = self.slot.plan().current;
-        if let Some(percent) = options.shadow {
-            self.progress(format!("{} looks on at {percent} % of the sessions for {time:?}", core.short_digest()));
-            let trial = self.slot.try_out(&core, State::Shadow, percent);
-            let end = Instant::now() + time;
-            while Instant::now() < end && trial.fault().is_none() {
-                sleep(LOOK.min(time)).await;
-            }
-            let differences = trial.differences();
-            let accepts = options.accepted.sessions.iter().any(|name| name == "shadow");
-            let shown: Vec<_> = differences.iter().map(|(what, times)| format!("{what} ({times} times)")).collect();
-            let reason = match trial.fault() {
-                Some(fault) => Some(format!("while it looked on, {fault}")),
-                None if differences.is_empty() || accepts => None,
-                None => Some(format!("while it looked on at {} sessions: {}", trial.sessions(), shown.join("; "))),
-            };
-            if let Some(reason) = reason {
-                return self.withdraw(&core, reason);
-            }
+    /// Has a core serve, and watches its first minutes.
+    fn promote(self: &Arc<Self>, core: &Generation, before: &Generation, mode: Mode) -> bool {
+        let is_promoted = self.slot.promote(core, before, mode);
+        if is_promoted {
+            self.progress(format!("{} serves", core.short_digest()));
+            let (swapper, core, before) = (self.clone(), core.clone(), before.clone());
+            // It ends by itself when another core serves.
+            tokio::spawn(async move { swapper.watch_promoted(&core, &before).await });
         }
-        if let Some(percent) = options.canary {
-            self.progress(format!("{} serves {percent} % of the connections for {time:?}", core.short_digest()));
-            self.slot.try_out(&core, State::Canary, percent);
-            let start = (core.stats().counts(), before.stats().counts());
-            let end = Instant::now() + time;
-            while Instant::now() < end {
-                sleep(LOOK.min(time)).await;
-                // The other sessions of the same time are what it is compared with.
-                let core_counts = since(&core.stats().counts(), &start.0);
-                if let Some(reason) = departure::departure(&core_counts, &since(&before.stats().counts(), &start.1)) {
-                    return self.withdraw(&core, reason);
-                }
-            }
-        }
-        self.promote(&core, &options);
-        // A trial is over with its promotion: a further swap may come.
-        tokio::spawn(async move { self.watch_promoted(&core, &before).await });
-    }
-
-    /// Looks at the first minutes of a core, and withdraws it if it departs from the one before.
-    async fn watch_promoted(&self, core: &Generation, before: &Generation) {
-        let (start, baseline) = (core.stats().counts(), before.stats().counts());
-        let end = Instant::now() + self.watch;
-        while Instant::now() < end && self.slot.plan().current.is(core) {
-            sleep(LOOK).await;
-            if let Some(reason) = departure::departure(&since(&core.stats().counts(), &start), &baseline) {
-                if self.slot.plan().current.is(core) {
-                    self.withdraw(core, reason);
-                }
-                return;
-            }
-        }
+        is_promoted
     }
 
     fn withdraw(&self, core: &Generation, reason: String) {
+        if self.slot.withdraw(core, reason.clone()).is_none() {
+            return error!(core = core.short_digest(), reason, "a core does worse, and there is none to go back to");
+        }
         error!(core = core.short_digest(), reason, "a core is withdrawn");
-        self.slot.withdraw(core, reason.clone());
         let mut state = self.state();
         let times = state.barred.get(core.digest()).map_or(0, |(times, ..)| *times) + 1;
         let until = Instant::now() + departure::back_off(times);
@@ -288,26 +240,21 @@ impl Swapper {
         state.progress = format!("{} was withdrawn: {reason}", core.short_digest());
     }
 
-    /// Ends a trial, or goes back to the core that served before.
+    /// Ends a trial or, if there is none, goes back to the core that served before.
     ///
     /// # Errors
     /// When there is nothing to go back to.
-    pub fn rollback(&self) -> anyhow::Result<String> {
-        let trial = self.state().trial.take_if(|trial| !trial.is_finished());
+    pub async fn roll_back(&self) -> anyhow::Result<String> {
+        let trial = self.state().trial.take();
         if let Some(trial) = trial {
             trial.abort();
-            let plan = self.slot.plan();
-            for share in plan.canary.iter().chain(&plan.shadow) {
-                self.slot.withdraw(&share.generation, "rolled back".to_owned());
-            }
-            self.progress("the trial was ended".to_owned());
-            return Ok("the trial is ended".to_owned());
+            // It stops at its next wait, and until then it may still change the plan.
+            let _ = trial.await;
         }
-        let current = self.slot.plan().current;
-        let previous = self.slot.previous().context("no core has served before this one")?;
-        self.slot.withdraw(&current, "rolled back".to_owned());
-        self.progress(format!("{} serves again", previous.short_digest()));
-        Ok(format!("{} serves again", previous.short_digest()))
+        let serving = self.slot.roll_back("rolled back").context("no core has served before this one")?;
+        let done = format!("{} serves", serving.short_digest());
+        self.progress(format!("rolled back: {done}"));
+        Ok(done)
     }
 
     /// What the slot is doing.
@@ -342,17 +289,30 @@ impl Swapper {
 
     /// Ends generations whose time is over and, with `watch_file`, follows the configured file. Never returns.
     pub async fn run(self: Arc<Self>, watch_file: bool) {
-        let mut seen = self.file.as_ref().and_then(|file| stamp(file));
+        let tidy = async {
+            loop {
+                sleep(LOOK).await;
+                self.slot.tidy();
+            }
+        };
+        match self.file.clone().filter(|_| watch_file) {
+            Some(file) => tokio::join!(tidy, self.follow(&file)).0,
+            None => tidy.await,
+        }
+    }
+
+    /// Has the file's core serve whenever it, its signature or its declared differences have changed.
+    async fn follow(self: &Arc<Self>, file: &Path) {
+        let stamps = || [file.to_owned(), beside(file, "sig"), beside(file, "differences")].map(|path| stamp(&path));
+        let mut seen = stamps();
         let mut changing = false;
         loop {
             sleep(LOOK).await;
-            self.slot.tidy();
-            let Some(file) = self.file.as_ref().filter(|_| watch_file) else { continue };
-            let found = stamp(file);
+            let found = stamps();
             if found != seen {
                 // Read it when it has stopped changing.
                 (seen, changing) = (found, true);
-            } else if std::mem::take(&mut changing) && found.is_some() {
+            } else if std::mem::take(&mut changing) && found[0].is_some() {
                 match self.reload().await {
                     Ok(done) => info!(file = %file.display(), "the core's file has changed: {done}"),
                     Err(error) => {
@@ -374,28 +334,17 @@ fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
 /// # Errors
 /// When it is there and cannot be read.
 pub fn read_beside(file: &Path, extension: &str) -> anyhow::Result<Option<String>> {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".");
-    name.push(extension);
-    match std::fs::read_to_string(&name) {
+    let path = beside(file, extension);
+    match std::fs::read_to_string(&path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", Path::new(&name).display())),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
-fn since(counts: &Counts, start: &Counts) -> Counts {
-    let mut responses = counts.responses;
-    responses.iter_mut().zip(start.responses).for_each(|(count, start)| *count -= start);
-    Counts {
-        sessions: counts.sessions,
-        opened: counts.opened - start.opened,
-        moved_in: counts.moved_in - start.moved_in,
-        stayed: counts.stayed - start.stayed,
-        traps: counts.traps - start.traps,
-        refusals: counts.refusals - start.refusals,
-        calls: counts.calls - start.calls,
-        call_nanos: counts.call_nanos - start.call_nanos,
-        responses,
-    }
+fn beside(file: &Path, extension: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    name.into()
 }

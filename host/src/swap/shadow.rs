@@ -1,9 +1,11 @@
 //! A core that looks on: it gets the events of a live session, and what it makes of them is compared and thrown away.
 
-use super::slot::Share;
+use super::plan::Share;
 use crate::cell::{Answer, Cell, Effects, Facts, Fault};
-use mailcell_core::{Input, Next};
+use mailcell_core::command::{self, Verb};
+use mailcell_core::{Input, Next, Order};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +19,8 @@ pub struct Trial {
     /// Different behaviour, and how often.
     differences: Mutex<BTreeMap<String, u64>>,
     fault: Mutex<Option<Fault>>,
+    /// Those that look on at this moment.
+    taken: Arc<AtomicU64>,
 }
 
 impl Trial {
@@ -48,14 +52,45 @@ pub struct Shadow {
     /// Absent once it is lost, or has gone another way than the session.
     cell: Option<Cell>,
     trial: Arc<Trial>,
+    /// What each side has appended, however it was cut.
+    message: DefaultHasher,
+    live_message: DefaultHasher,
+    _place: Place,
+}
+
+/// Cells for those that look on are few, and taken from nobody who serves.
+struct Place(Arc<AtomicU64>);
+
+impl Place {
+    fn take(taken: &Arc<AtomicU64>, places: u64) -> Option<Place> {
+        let take = |taken: u64| (taken < places).then_some(taken + 1);
+        taken.try_update(Relaxed, Relaxed, take).ok().map(|_| Place(taken.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Shadow {
-    /// Opens the same session.
-    pub fn open(share: &Share, facts: &Facts, live: &Effects) -> Option<Shadow> {
+    /// Opens the same session, unless so many `places` are taken already.
+    pub fn open(share: &Share, places: u64, facts: &Facts, live: &Effects) -> Option<Shadow> {
+        let place = Place::take(&share.trial.taken, places)?;
+        let opened = match Cell::open(&share.generation, facts) {
+            Err(Fault::NoRoom) => return None,
+            opened => opened,
+        };
         share.trial.sessions.fetch_add(1, Relaxed);
-        let mut shadow = Shadow { cell: None, trial: share.trial.clone() };
-        match Cell::open(&share.generation, facts) {
+        let mut shadow = Shadow {
+            cell: None,
+            trial: share.trial.clone(),
+            message: DefaultHasher::new(),
+            live_message: DefaultHasher::new(),
+            _place: place,
+        };
+        match opened {
             Ok((cell, effects)) => {
                 shadow.cell = Some(cell);
                 shadow.compare("the greeting", &effects, live);
@@ -65,14 +100,19 @@ impl Shadow {
         shadow.cell.is_some().then_some(shadow)
     }
 
+    /// The trial that it belongs to.
+    pub fn trial(&self) -> &Arc<Trial> {
+        &self.trial
+    }
+
     /// Gives it what the session was given. `live` is what came of that.
     pub fn deliver(&mut self, input: &Input<'_>, live: &Answer) {
         let Some(cell) = &mut self.cell else { return };
         let what = match input {
             Input::Line(line) => {
-                let verb = line.split(|b| *b == b' ').next().unwrap_or_default();
-                let is_verb = verb.len() <= 10 && verb.iter().all(u8::is_ascii_alphabetic);
-                if is_verb { String::from_utf8_lossy(verb).to_uppercase() } else { "a line".to_owned() }
+                // Whatever else a line holds may be a secret.
+                let verb = str::from_utf8(line).ok().and_then(|line| command::split(line).0);
+                verb.map_or("a line", |verb: Verb| verb.row().name).to_owned()
             }
             Input::Data(_) => "message data".to_owned(),
             Input::Reply(_) => "a reply".to_owned(),
@@ -96,9 +136,13 @@ impl Shadow {
     /// Texts may differ; codes, requests, the message and what is next may not. A shadow that goes another way gets no
     /// further events, which would not be its.
     fn compare(&mut self, what: &str, effects: &Effects, live: &Effects) {
+        hash(&mut self.message, &effects.orders);
+        hash(&mut self.live_message, &live.orders);
+        let is_stored = matches!(live.next, Next::AwaitReply(mailcell_core::Request::StoreMessage(_)));
+        let is_same_message = self.message.finish() == self.live_message.finish();
         let difference = match () {
+            () if is_stored && !is_same_message => Some("another message".to_owned()),
             () if effects.code != live.code => Some(format!("{} in the place of {}", code(effects), code(live))),
-            () if effects.orders != live.orders => Some("another message".to_owned()),
             () if !is_same_way(&effects.next, &live.next) => {
                 Some(format!("{} in the place of {}", name(&effects.next), name(&live.next)))
             }
@@ -109,6 +153,16 @@ impl Shadow {
         }
         if !is_same_way(&effects.next, &live.next) {
             self.cell = None;
+        }
+    }
+}
+
+/// A discarded message leaves its traces in both sides alike, if both have discarded it.
+fn hash(message: &mut DefaultHasher, orders: &[Order]) {
+    for order in orders {
+        match order {
+            Order::Append(octets) => message.write(octets),
+            Order::Discard => message.write(b"discard"),
         }
     }
 }

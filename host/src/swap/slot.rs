@@ -1,85 +1,18 @@
 //! A slot: which generation serves whom. Everything here is cheap and decided under one lock; what takes time is done
 //! before (staging, proving) and after (sessions move by themselves, each when it is between two events).
 
+use super::plan::{Mode, Plan, Share, Verdict};
 use super::shadow::Trial;
+use super::turns::{Turn, Turns};
 use crate::cell::{Counts, Generation};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-/// Generations that may have sessions beside the current one; the sessions of an older one are ended.
-const GENERATIONS_MAX: usize = 4;
-
-/// Idle sessions that move at the same time: those that have something to do must not wait behind all of them.
-const MOVERS: usize = 1;
-
-/// What a promotion does about sessions that are open.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// They move.
-    #[default]
-    Migrate,
-    /// They end where they are.
-    Drain,
-}
-
-/// A generation beside the current one, for a share of the connections that come.
-#[derive(Clone, Debug)]
-pub struct Share {
-    /// The generation.
-    pub generation: Generation,
-    /// From 1 to 100.
-    pub percent: u8,
-    /// What is seen where it looks on.
-    pub trial: Arc<Trial>,
-}
-
-/// Who is served by which generation.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Grows by one with each change.
-    pub version: u64,
-    /// What connections that come are served by, the canary's share excepted.
-    pub current: Generation,
-    mode: Mode,
-    /// Serves its share of new connections.
-    pub canary: Option<Share>,
-    /// Looks on at its share of new connections.
-    pub shadow: Option<Share>,
-    /// Whose sessions leave whatever the mode.
-    withdrawn: Vec<Generation>,
-    /// Whose sessions end.
-    over: Vec<Generation>,
-}
-
-/// What a session does about a plan.
-#[derive(Debug)]
-pub enum Verdict {
-    /// Nothing.
-    Stay,
-    /// It goes to that generation.
-    Move(Generation),
-    /// It ends where it next reads a line.
-    End,
-}
-
-impl Plan {
-    /// What a session in that generation does.
-    pub fn verdict(&self, generation: &Generation) -> Verdict {
-        let is_in = |list: &[Generation]| list.iter().any(|other| other.is(generation));
-        let serves = generation.is(&self.current) || self.canary.as_ref().is_some_and(|c| c.generation.is(generation));
-        match () {
-            () if serves => Verdict::Stay,
-            () if is_in(&self.over) => Verdict::End,
-            () if self.mode == Mode::Migrate || is_in(&self.withdrawn) => Verdict::Move(self.current.clone()),
-            () => Verdict::Stay,
-        }
-    }
-}
+/// Generations out of service that may have sessions; those of an older one are ended. So many stay in the status, too.
+const OUT_MAX: u64 = 4;
 
 /// What a generation is to its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,8 +39,10 @@ struct Entry {
     reason: Option<String>,
     /// Why sessions could not leave it, of the last one that could not.
     stay: Option<String>,
-    /// When the sessions that it still has end.
+    /// When the sessions that it still has end; nothing while it serves, and when they were told.
     deadline: Option<Instant>,
+    /// When it left service, in the order of such events.
+    left: u64,
 }
 
 /// A generation as `mailcell core status` shows it.
@@ -148,12 +83,11 @@ pub struct Moves {
 #[derive(Debug)]
 pub struct Slot {
     name: String,
-    plan: watch::Sender<Plan>,
+    plan: RwLock<Plan>,
     version: AtomicU64,
     connections: AtomicU64,
     entries: Mutex<Entries>,
-    /// Taken by idle sessions while they move.
-    pub(crate) movers: Arc<Semaphore>,
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -163,33 +97,34 @@ struct Entries {
     all: Vec<Entry>,
     /// What served before the current one, for a rollback.
     previous: Option<Generation>,
+    /// How often a generation has left service.
+    left: u64,
+    /// How long sessions may stay in one that has.
+    drain: Duration,
     promoted_at: Instant,
     moves: Moves,
 }
 
 impl Slot {
-    /// A slot that is served by that generation.
-    pub fn new(name: &str, current: Generation) -> Slot {
-        let plan = Plan {
-            version: 0,
-            current: current.clone(),
-            mode: Mode::Migrate,
-            canary: None,
-            shadow: None,
-            withdrawn: Vec::new(),
-            over: Vec::new(),
+    /// A slot that is served by that generation; sessions stay at most `drain` in one that was replaced.
+    pub fn new(name: &str, current: Generation, drain: Duration) -> Slot {
+        let mut entries = Entries {
+            next: 1,
+            all: Vec::new(),
+            previous: None,
+            left: 0,
+            drain,
+            promoted_at: Instant::now(),
+            moves: Moves::default(),
         };
-        let entry =
-            Entry { number: 1, generation: current, state: State::Current, reason: None, stay: None, deadline: None };
-        let entries =
-            Entries { next: 2, all: vec![entry], previous: None, promoted_at: Instant::now(), moves: Moves::default() };
+        entries.serve(&current, State::Current);
         Slot {
             name: name.to_owned(),
-            plan: watch::Sender::new(plan),
+            plan: RwLock::new(Plan::new(current)),
             version: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             entries: Mutex::new(entries),
-            movers: Arc::new(Semaphore::new(MOVERS)),
+            turns: Turns::new(),
         }
     }
 
@@ -200,7 +135,22 @@ impl Slot {
 
     /// The plan as it is.
     pub fn plan(&self) -> Plan {
-        self.plan.borrow().clone()
+        self.read().clone()
+    }
+
+    /// What a session in that generation does, and the version of the plan that says so.
+    pub fn verdict(&self, generation: &Generation) -> (u64, Verdict) {
+        let plan = self.read();
+        (plan.version, plan.verdict(generation))
+    }
+
+    /// Whether that trial of a core that looks on is still going on.
+    pub fn is_looking_on(&self, trial: &Arc<Trial>) -> bool {
+        self.read().is_looking_on(trial)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Plan> {
+        self.plan.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The version of the plan, at the price of one load.
@@ -208,16 +158,16 @@ impl Slot {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Follows the plan.
-    pub fn subscribe(&self) -> watch::Receiver<Plan> {
-        self.plan.subscribe()
+    /// Waits, as an idle session that has followed that version, until it is its turn to follow another one.
+    pub async fn turn(&self, followed: u64) -> Turn {
+        self.turns.wait(|| self.version() != followed).await
     }
 
     /// The generation that serves a connection that has come, and one that looks on.
     pub fn admit(&self) -> (Generation, Option<Share>) {
         // Spread evenly: of a hundred connections in a row, so many are the canary's.
         let at = self.connections.fetch_add(1, Ordering::Relaxed).wrapping_mul(37) % 100;
-        let plan = self.plan.borrow();
+        let plan = self.read();
         let of_share = |share: &Option<Share>| share.as_ref().filter(|share| at < u64::from(share.percent)).cloned();
         match of_share(&plan.canary) {
             Some(canary) => (canary.generation, None),
@@ -225,71 +175,70 @@ impl Slot {
         }
     }
 
-    /// Makes a generation the current one.
-    pub fn promote(&self, generation: &Generation, mode: Mode, drain: Duration) {
+    /// Makes a generation the current one, if `before` still is.
+    pub fn promote(&self, generation: &Generation, before: &Generation, mode: Mode) -> bool {
         self.change(|plan, entries| {
-            let old = std::mem::replace(&mut plan.current, generation.clone());
-            plan.mode = mode;
-            for share in [&mut plan.canary, &mut plan.shadow] {
-                share.take_if(|share| share.generation.is(generation));
+            if !plan.current.is(before) {
+                return false;
             }
-            plan.withdrawn.retain(|other| !other.is(generation));
-            plan.over.retain(|other| !other.is(generation));
+            plan.mode = mode;
+            plan.clear(generation);
+            let old = std::mem::replace(&mut plan.current, generation.clone());
             if !old.is(generation) {
-                entries.set(&old, State::Retiring);
-                entries.entry(&old).deadline = Some(Instant::now() + drain);
+                entries.leave(&old, State::Retiring);
                 entries.previous = Some(old);
             }
-            let entry = entries.entry(generation);
-            (entry.state, entry.reason, entry.deadline) = (State::Current, None, None);
-            entries.moves = Moves::default();
-            entries.promoted_at = Instant::now();
+            entries.serve(generation, State::Current);
             entries.end_oldest(plan);
-        });
+            true
+        })
     }
 
     /// Gives a generation a share of the connections that come, as `state` says.
     pub fn try_out(&self, generation: &Generation, state: State, percent: u8) -> Arc<Trial> {
         let trial = Arc::new(Trial::default());
         self.change(|plan, entries| {
+            plan.clear(generation);
             let share = Some(Share { generation: generation.clone(), percent, trial: trial.clone() });
             match state {
                 State::Shadow => (plan.shadow, plan.canary) = (share, None),
                 _ => (plan.shadow, plan.canary) = (None, share),
             }
-            plan.withdrawn.retain(|other| !other.is(generation));
-            plan.over.retain(|other| !other.is(generation));
-            entries.set(generation, state);
+            entries.serve(generation, state);
         });
         trial
     }
 
-    /// Takes a generation out of service: its sessions go to the current one. If it was the current one, that is the
-    /// one which served before it.
-    pub fn withdraw(&self, generation: &Generation, reason: String) {
+    /// Takes a generation out of service: its sessions go to the current one. If it is the current one, that is the one
+    /// which served before it. Gives what serves then; nothing when there is no other one.
+    pub fn withdraw(&self, generation: &Generation, reason: String) -> Option<Generation> {
         self.change(|plan, entries| {
-            plan.canary.take_if(|share| share.generation.is(generation));
-            plan.shadow.take_if(|share| share.generation.is(generation));
             if plan.current.is(generation) {
-                let Some(previous) = entries.previous.take() else { return };
-                plan.over.retain(|other| !other.is(&previous));
+                let previous = entries.previous.take()?;
+                plan.clear(&previous);
                 plan.current = previous.clone();
                 plan.mode = Mode::Migrate;
-                entries.set(&previous, State::Current);
-                entries.entry(&previous).deadline = None;
-                entries.moves = Moves::default();
-                entries.promoted_at = Instant::now();
+                entries.serve(&previous, State::Current);
             }
-            plan.withdrawn.push(generation.clone());
-            entries.set(generation, State::Withdrawn);
+            plan.end_trial(generation);
+            plan.withdraw(generation);
+            entries.previous.take_if(|previous| previous.is(generation));
+            entries.leave(generation, State::Withdrawn);
             entries.entry(generation).reason = Some(reason);
             entries.end_oldest(plan);
-        });
+            Some(plan.current.clone())
+        })
     }
 
-    /// What served before the current generation.
-    pub fn previous(&self) -> Option<Generation> {
-        self.lock().previous.clone()
+    /// Takes what is being tried out of service or, if nothing is, the current generation. Gives what serves then;
+    /// nothing when no other one has served before.
+    pub fn roll_back(&self, reason: &str) -> Option<Generation> {
+        let plan = self.plan();
+        let tried: Vec<_> = plan.canary.iter().chain(&plan.shadow).map(|share| share.generation.clone()).collect();
+        match tried.is_empty() {
+            true => self.withdraw(&plan.current, reason.to_owned()),
+            false => tried.iter().filter_map(|generation| self.withdraw(generation, reason.to_owned())).next_back(),
+        }
     }
 
     /// The generation of that digest, if it is still here.
@@ -299,33 +248,30 @@ impl Slot {
         entry.map(|entry| entry.generation.clone())
     }
 
-    /// Ends what is retiring and beyond its time, and forgets generations that nobody needs.
+    /// Ends what is beyond its time, and forgets generations that nobody needs.
     pub fn tidy(&self) {
         let now = Instant::now();
         let is_due = |entry: &Entry| entry.deadline.is_some_and(|deadline| deadline <= now);
-        if self.lock().all.iter().any(is_due) {
-            self.change(|plan, entries| {
-                for entry in entries.all.iter_mut().filter(|entry| is_due(entry)) {
-                    entry.deadline = None;
-                    plan.over.push(entry.generation.clone());
-                }
-            });
-        }
-        let is_idle = |entry: &Entry| {
-            entry.state == State::Retiring
-                && entry.deadline.is_none()
-                && entry.generation.stats().counts().sessions == 0
+        let is_idle = |entry: &Entry, entries: &Entries| {
+            let is_out = matches!(entry.state, State::Retiring | State::Withdrawn);
+            let is_previous = entries.previous.as_ref().is_some_and(|previous| previous.is(&entry.generation));
+            is_out && !is_previous && entry.left + OUT_MAX < entries.left && entry.sessions() == 0
         };
-        if self.lock().all.iter().any(is_idle) {
-            self.change(|plan, entries| {
-                entries.all.retain(|entry| {
-                    !is_idle(entry) || entries.previous.as_ref().is_some_and(|p| p.is(&entry.generation))
-                });
-                let is_known = |generation: &Generation| entries.all.iter().any(|e| e.generation.is(generation));
-                plan.over.retain(is_known);
-                plan.withdrawn.retain(is_known);
-            });
+        let entries = self.lock();
+        let is_tidy = !entries.all.iter().any(|entry| is_due(entry) || is_idle(entry, &entries));
+        drop(entries);
+        if is_tidy {
+            return;
         }
+        self.change(|plan, entries| {
+            for entry in entries.all.iter_mut().filter(|entry| is_due(entry)) {
+                entry.deadline = None;
+                plan.end(&entry.generation);
+            }
+            let (idle, kept) = std::mem::take(&mut entries.all).into_iter().partition(|entry| is_idle(entry, entries));
+            entries.all = kept;
+            Vec::from_iter(idle).iter().for_each(|entry: &Entry| plan.forget(&entry.generation));
+        });
     }
 
     /// All generations, the earliest first.
@@ -374,13 +320,15 @@ impl Slot {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Plan, &mut Entries)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Plan, &mut Entries) -> T) -> T {
         let mut entries = self.lock();
-        self.plan.send_modify(|plan| {
-            change(plan, &mut entries);
-            plan.version += 1;
-            self.version.store(plan.version, Ordering::Release);
-        });
+        let mut plan = self.plan.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut plan, &mut entries);
+        plan.version += 1;
+        self.version.store(plan.version, Ordering::Release);
+        drop(plan);
+        self.turns.call();
+        changed
     }
 }
 
@@ -389,27 +337,50 @@ impl Entries {
         let at = self.all.iter().position(|entry| entry.generation.is(generation)).unwrap_or_else(|| {
             let (number, generation) = (self.next, generation.clone());
             self.next += 1;
-            let state = State::Retiring;
-            self.all.push(Entry { number, generation, state, reason: None, stay: None, deadline: None });
+            // A session has gone back to it: for as long as to any other that was replaced.
+            let deadline = Some(Instant::now() + self.drain);
+            let (state, left) = (State::Retiring, self.left);
+            self.all.push(Entry { number, generation, state, reason: None, stay: None, deadline, left });
             self.all.len() - 1
         });
         &mut self.all[at]
     }
 
-    fn set(&mut self, generation: &Generation, state: State) {
-        self.entry(generation).state = state;
+    /// A generation comes into service.
+    fn serve(&mut self, generation: &Generation, state: State) {
+        let entry = self.entry(generation);
+        (entry.state, entry.reason, entry.stay, entry.deadline) = (state, None, None, None);
+        if state == State::Current {
+            self.moves = Moves::default();
+            self.promoted_at = Instant::now();
+        }
     }
 
-    /// Keeps the number of generations that have sessions bounded.
+    /// A generation goes out of service.
+    fn leave(&mut self, generation: &Generation, state: State) {
+        self.left += 1;
+        let (left, deadline) = (self.left, Some(Instant::now() + self.drain));
+        let entry = self.entry(generation);
+        (entry.state, entry.left, entry.deadline) = (state, left, deadline);
+    }
+
+    /// Keeps the number of generations out of service that have sessions bounded. What went last is among those that
+    /// stay: its sessions are about to move.
     fn end_oldest(&mut self, plan: &mut Plan) {
-        let is_old = |entry: &&mut Entry| matches!(entry.state, State::Retiring | State::Withdrawn);
-        let old = self.all.iter().filter(|entry| matches!(entry.state, State::Retiring | State::Withdrawn)).count();
-        for entry in self.all.iter_mut().filter(is_old).take(old.saturating_sub(GENERATIONS_MAX)) {
+        let is_out = |entry: &&mut Entry| matches!(entry.state, State::Retiring | State::Withdrawn);
+        let mut out: Vec<_> = self.all.iter_mut().filter(is_out).filter(|entry| entry.sessions() > 0).collect();
+        out.sort_by_key(|entry| entry.left);
+        let extra = (out.len() as u64).saturating_sub(OUT_MAX);
+        for entry in out.into_iter().take(extra as usize) {
             entry.deadline = None;
-            if !plan.over.iter().any(|other| other.is(&entry.generation)) {
-                plan.over.push(entry.generation.clone());
-            }
+            plan.end(&entry.generation);
         }
+    }
+}
+
+impl Entry {
+    fn sessions(&self) -> u64 {
+        self.generation.stats().counts().sessions
     }
 }
 

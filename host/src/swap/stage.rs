@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Stdio;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -48,20 +48,26 @@ async fn compile(component: &[u8]) -> anyhow::Result<Vec<u8>> {
         // A child that has failed reads no more; what it says tells why.
         let _ = stdin.write_all(component).await;
         drop(stdin);
+        anyhow::Ok(())
     };
-    let (mut artifact, mut errors) = (Vec::new(), Vec::new());
-    let (mut stdout, mut stderr) = (stdout.take(limits::ARTIFACT_OCTETS_MAX + 1), stderr.take(4 << 10));
-    let ((), out, err) = tokio::join!(feed, stdout.read_to_end(&mut artifact), stderr.read_to_end(&mut errors));
-    out.and(err)?;
-    if artifact.len() as u64 > limits::ARTIFACT_OCTETS_MAX {
-        bail!("its compiled code is larger than {} octets", limits::ARTIFACT_OCTETS_MAX);
-    }
+    // The first error ends all three, and with them the child.
+    let (artifact, errors, ()) = tokio::try_join!(
+        read(stdout, limits::ARTIFACT_OCTETS_MAX, "its compiled code is too large"),
+        read(stderr, 64 << 10, "compiling it says too much"),
+        feed
+    )?;
     let status = child.wait().await?;
     match String::from_utf8_lossy(&errors).trim() {
         _ if status.success() => Ok(artifact),
         "" => bail!("it takes more time or memory to compile than it may ({status})"),
         errors => bail!("{}", errors.strip_prefix("mailcell: ").unwrap_or(errors)),
     }
+}
+
+async fn read(output: impl AsyncRead + Unpin, octets_max: u64, error: &'static str) -> anyhow::Result<Vec<u8>> {
+    let mut octets = Vec::new();
+    output.take(octets_max + 1).read_to_end(&mut octets).await?;
+    if octets.len() as u64 > octets_max { bail!(error) } else { Ok(octets) }
 }
 
 /// The child's part: reads a component, writes its code.
@@ -79,7 +85,7 @@ pub fn compile_here(mut input: impl Read, mut output: impl Write) -> anyhow::Res
 
 /// Before anything foreign is looked at.
 fn limit_this_process() -> anyhow::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limits = [
         (Resource::Cpu, limits::COMPILE_CPU_MAX.as_secs()),
         (Resource::As, limits::COMPILE_MEMORY_OCTETS_MAX),
@@ -87,6 +93,7 @@ fn limit_this_process() -> anyhow::Result<()> {
         (Resource::Fsize, 0),
     ];
     for (resource, most) in limits {
+        let most = getrlimit(resource).maximum.map_or(most, |allowed| allowed.min(most));
         setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })
             .context("cannot limit a process that compiles")?;
     }

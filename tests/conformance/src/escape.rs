@@ -45,7 +45,7 @@ pub fn expand_range(text: &str) -> Result<Vec<String>, String> {
             continue;
         };
         let numbers = first..=last;
-        if numbers.is_empty() || last > REPEAT_MAX {
+        if numbers.is_empty() || last - first >= REPEAT_MAX {
             return Err(format!("a range without numbers or with too many: {{{range}}}"));
         }
         return Ok(numbers.map(|n: usize| format!("{}{n}{after}", &text[..at])).collect());
@@ -133,7 +133,7 @@ pub fn encode(octets: &[u8]) -> String {
 
 /// Only letters are shown as they are: what is invisible, or turns the direction of a line, would deceive a reader.
 fn non_ascii_letter(octets: &[u8]) -> Option<char> {
-    let first = octets.utf8_chunks().next()?.valid().chars().next()?;
+    let first = octets[..octets.len().min(4)].utf8_chunks().next()?.valid().chars().next()?;
     (!first.is_ascii() && first.is_alphanumeric()).then_some(first)
 }
 
@@ -197,7 +197,12 @@ fn counted_up(lines: &[String]) -> Option<(usize, String)> {
         let number: usize =
             first[start..start + digits].parse().ok().filter(|n: &usize| n.to_string().len() == digits)?;
         let (before, after) = (&first[..start], &first[start + digits..]);
-        let count = (0..).zip(lines).take_while(|(i, line)| **line == format!("{before}{}{after}", number + i)).count();
+        let count = (0..)
+            .zip(lines)
+            .take_while(|(i, line)| {
+                number.checked_add(*i).is_some_and(|number| **line == format!("{before}{number}{after}"))
+            })
+            .count();
         (count >= ALIKE_LINES_MIN).then(|| (count, format!("{before}{{{number}..{}}}{after}", number + count - 1)))
     })
 }

@@ -147,6 +147,8 @@ impl ScriptedHost {
 
     /// An event of the host's own; nothing comes of it once the session is over.
     pub fn event(&mut self, event: Event) {
+        // A line that was too long was a connection's first as any other is.
+        self.untouched &= event != Event::LineTooLong;
         if !self.is_closed() {
             self.deliver(Input::Event(event));
             self.run();

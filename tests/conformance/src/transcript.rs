@@ -35,6 +35,9 @@ use mailcell_core::{Config, Event, MailboxPage, Reply};
 use std::fmt::Write;
 use std::path::Path;
 
+/// How often a line may be repeated by `*`.
+const TIMES_MAX: usize = 1_000_000;
+
 /// The server's name unless a transcript says otherwise.
 pub const NAME: &str = "mx.test";
 
@@ -178,7 +181,7 @@ fn write_effects(effects: &[Effect], lines: &mut Vec<String>) {
             Effect::Line(_) => {
                 let texts: Vec<_> = rest
                     .iter()
-                    .map_while(|e| if let Effect::Line(line) = e { Some(escape::encode(line)) } else { None })
+                    .map_while(|e| if let Effect::Line(line) = e { Some(write_line(line)) } else { None })
                     .collect();
                 read = texts.len();
                 write_lines('S', &texts, lines);
@@ -191,6 +194,12 @@ fn write_effects(effects: &[Effect], lines: &mut Vec<String>) {
         }
         rest = &rest[read..];
     }
+}
+
+/// A line of the server. One that ends like `250 *` does not stand for all of its code.
+fn write_line(line: &[u8]) -> String {
+    let text = escape::encode(line);
+    text.strip_suffix(" *").map_or(text.clone(), |start| format!("{start} \\x2a"))
 }
 
 fn write_lines(kind: char, texts: &[String], lines: &mut Vec<String>) {
@@ -246,6 +255,9 @@ impl Reader {
             Some((kind @ ("C" | "S" | "M"), times)) => (kind, times.parse().map_err(|_| "no number of times")?),
             _ => (kind, 1),
         };
+        if times > TIMES_MAX {
+            return Err(format!("more than {TIMES_MAX} times"));
+        }
         match kind {
             "C" => self.push(number, line, Input::Client(escape::decode_lines(text)?.concat().repeat(times))),
             "E" => self.push(number, line, Input::Event(parse_event(text)?)),

@@ -1,4 +1,4 @@
-//! The usual protocol, until a client says `XHARM` and what to do. Some harm is done at once, other when the export of that
+//! The usual protocol, until a client says `XTRAP`, or `XHARM` and what to do. Some harm is done at once, other when the export of that
 //! name is called next. The server's name `harm.test` makes `open` do harm.
 
 use mailcell_core::{Answer, Config, Core, Due, Input, Position, Schemas, Session, Snapshot, Step};
@@ -58,6 +58,9 @@ impl Core for Hostile {
         };
         if self.does(export) {
             spin();
+        }
+        if line(&input).is_some_and(|line| line.starts_with("XTRAP")) {
+            panic!("as asked");
         }
         if let Some(harm) = line(&input).and_then(|line| line.strip_prefix("XHARM ")) {
             self.harm = harm.to_owned();

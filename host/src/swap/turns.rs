@@ -1,0 +1,149 @@
+//! Idle sessions follow a change one after the other. Woken all at once, ten thousand of them would be in front of every
+//! session that has something to do, and many would have two cells at the same time.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The queue of idle sessions. One turn goes through it for each change, and ends behind the last session that waited
+/// when the change came: those that came later have seen it.
+#[derive(Clone, Debug)]
+pub(super) struct Turns(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    turn: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Sessions in the queue.
+    waiting: u64,
+    /// How many of them the turn that is under way has still to reach.
+    left: u64,
+}
+
+/// A session's turn. The next one has its own when this is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Turns,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turns {
+    /// An empty queue.
+    pub(super) fn new() -> Turns {
+        Turns(Arc::new(Shared { turn: Arc::new(Semaphore::new(0)), state: Mutex::default() }))
+    }
+
+    /// Something has changed: everyone who waits gets a turn.
+    pub(super) fn call(&self) {
+        let mut state = self.lock();
+        let is_under_way = state.left > 0;
+        state.left = state.waiting;
+        if !is_under_way && state.left > 0 {
+            self.0.turn.add_permits(1);
+        }
+    }
+
+    /// Waits for a turn. `has_changed` is asked once, when the session is in the queue: whoever has missed a change
+    /// does not wait.
+    pub(super) async fn wait(&self, has_changed: impl FnOnce() -> bool) -> Turn {
+        let _place = Place::take(self);
+        if has_changed() {
+            return Turn { turns: self.clone(), permit: None };
+        }
+        // The semaphore is never closed.
+        let permit = self.0.turn.clone().acquire_owned().await.ok();
+        Turn { turns: self.clone(), permit }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        let mut state = self.turns.lock();
+        state.left = state.left.saturating_sub(1);
+        if state.left == 0 {
+            permit.forget();
+        }
+    }
+}
+
+/// A session's place in the queue.
+struct Place<'a>(&'a Turns);
+
+impl Place<'_> {
+    fn take(turns: &Turns) -> Place<'_> {
+        turns.lock().waiting += 1;
+        Place(turns)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use std::time::Duration;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_change_reaches_everyone_once_and_one_at_a_time() {
+        let (turns, version) = (Turns::new(), Arc::new(AtomicU64::new(0)));
+        let (now, followed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        for _ in 0..500 {
+            let (turns, version, now, followed) = (turns.clone(), version.clone(), now.clone(), followed.clone());
+            tokio::spawn(async move {
+                let mut seen = 0;
+                loop {
+                    let turn = turns.wait(|| version.load(SeqCst) != seen).await;
+                    if turn.permit.is_some() {
+                        assert_eq!(now.fetch_add(1, SeqCst), 0, "two at a time");
+                    }
+                    let change = version.load(SeqCst);
+                    followed.fetch_add(change - seen, SeqCst);
+                    seen = change;
+                    tokio::task::yield_now().await;
+                    if turn.permit.is_some() {
+                        now.fetch_sub(1, SeqCst);
+                    }
+                }
+            });
+        }
+        for change in 1..=20 {
+            tokio::time::sleep(Duration::from_millis(change % 3)).await;
+            version.fetch_add(1, SeqCst);
+            turns.call();
+        }
+        let all = async {
+            while followed.load(SeqCst) < 500 * 20 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_queue_keeps_nobody_waiting() {
+        let turns = Turns::new();
+        let never: fn() -> bool = || false;
+        let mut gone = Box::pin(turns.wait(never));
+        let mut stays = Box::pin(turns.wait(never));
+        for session in [&mut gone, &mut stays] {
+            assert!(tokio::time::timeout(Duration::from_millis(1), session).await.is_err());
+        }
+        turns.call();
+        drop(gone);
+        stays.await;
+        assert_eq!(turns.lock().waiting, 0);
+    }
+}

@@ -171,7 +171,10 @@ fn other_behaviour_must_be_declared() {
     assert!(refusal.contains("it behaves differently, undeclared, in "), "{refusal}");
     assert_eq!(open.say("NOOP"), "250 2.0.0 Ok\r\n");
 
-    // Checked without a server, what is printed is what declares it.
+    // Checked without a server, what is printed is what declares it; against itself, a core does nothing new.
+    let itself = ["core", "check", file.to_str().unwrap(), "--against", file.to_str().unwrap()];
+    let itself = run(command(Path::new(PROGRAM), &itself), b"");
+    assert!(itself.text().ends_with(" 0 not safe, 0 with other behaviour, 0 with other texts\n"), "{}", itself.text());
     let checked = run(command(Path::new(PROGRAM), &["core", "check", file.to_str().unwrap()]), b"");
     assert_eq!(checked.status.code(), Some(1));
     assert!(checked.text().contains("+S: 251 2.0.0 Ok"), "{}", checked.text());

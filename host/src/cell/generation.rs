@@ -31,7 +31,13 @@ pub enum CoreError {
     /// Larger than [`limits::COMPONENT_OCTETS_MAX`].
     #[error("it is too large: a core has at most {max} octets", max = limits::COMPONENT_OCTETS_MAX)]
     TooLarge,
-    /// Not WebAssembly, or a core module, or one that does not validate.
+    /// Not WebAssembly at all.
+    #[error("not a WebAssembly component, nor any other WebAssembly")]
+    NotWasm,
+    /// A module, as compilers make them.
+    #[error("not a WebAssembly component but a module: see how `cargo build` makes target/mailcell-core.wasm")]
+    Module,
+    /// One that does not validate, or wants what no cell has.
     #[error("not a WebAssembly component that can be used: {0}")]
     NotAComponent(String),
     /// It wants what the world does not grant.
@@ -74,7 +80,7 @@ impl Generation {
     /// # Errors
     /// One for each thing that can be wrong with a file.
     pub fn from_bytes(engine: &Engine, bytes: &[u8]) -> Result<Generation, CoreError> {
-        check_size(bytes)?;
+        check_kind(bytes)?;
         let component = Component::from_binary(&engine.wasmtime, bytes);
         Generation::of(engine, bytes, component.map_err(|error| CoreError::NotAComponent(one_line(&error)))?)
     }
@@ -84,7 +90,7 @@ impl Generation {
     /// # Errors
     /// One for each thing that can be wrong with a component.
     pub fn from_artifact(engine: &Engine, bytes: &[u8], artifact: &[u8]) -> Result<Generation, CoreError> {
-        check_size(bytes)?;
+        check_kind(bytes)?;
         #[allow(unsafe_code, reason = "the artifact comes from a child of this same program, by a pipe")]
         let component = unsafe { Component::deserialize(&engine.wasmtime, artifact) };
         Generation::of(engine, bytes, component.map_err(|error| CoreError::NotAComponent(one_line(&error)))?)
@@ -206,6 +212,19 @@ impl Generation {
 impl fmt::Debug for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Generation").field("digest", &self.0.digest).finish_non_exhaustive()
+    }
+}
+
+/// Refuses what need not be compiled to be refused.
+///
+/// # Errors
+/// When it is too large, or says itself that it is no component.
+pub fn check_kind(bytes: &[u8]) -> Result<(), CoreError> {
+    check_size(bytes)?;
+    match bytes.get(..8) {
+        Some(b"\0asm\x01\0\0\0") => Err(CoreError::Module),
+        Some([b'\0', b'a', b's', b'm', ..]) => Ok(()),
+        _ => Err(CoreError::NotWasm),
     }
 }
 

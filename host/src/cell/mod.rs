@@ -11,7 +11,7 @@ mod stats;
 mod step;
 
 pub use engine::{Engine, compile};
-pub use generation::{CoreError, Generation, digest, read_component};
+pub use generation::{CoreError, Generation, check_kind, digest, read_component};
 pub use instance::{Cell, Facts, Fault, Saved};
 pub use stats::{Counts, Stats};
 pub use step::{Answer, Effects};

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Check a core as a server would before a swap, and show what differs. No server is needed.
+    /// Check a core as a server would before a swap, and show what differs from the specification. No server is needed.
     #[command(after_help = "\
 Examples:
   mailcell core check target/mailcell-core.wasm
@@ -28,7 +28,7 @@ Examples:
         /// The core that this program carries
         #[arg(long, conflicts_with = "file")]
         default: bool,
-        /// The core to compare with [default: the one that this program carries]
+        /// The core that serves: what it does differently already is no difference
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
         /// Recorded sessions to run too
@@ -45,7 +45,9 @@ Examples:
   mailcell core swap new.wasm --shadow 10 --canary 5 --for 10m
   mailcell core swap new.wasm --mode drain --differences new.wasm.differences
 
-A signature is taken from FILE.sig, declared differences from FILE.differences as well.")]
+A signature is taken from FILE.sig, declared differences from FILE.differences as well. A trial (--shadow, --canary) goes on
+when this command is interrupted: see `mailcell core status` and `rollback`. A server that is started again begins with the
+setting `core`, or the core that it carries.")]
     Swap {
         /// A WebAssembly component
         file: PathBuf,
@@ -67,6 +69,10 @@ A signature is taken from FILE.sig, declared differences from FILE.differences a
         control: ControlArgs,
     },
     /// Show which cores a running server has, and what they do.
+    #[command(after_help = "\
+SESSIONS are in a core at this moment, OPENED began in it, MOVED IN came from another one, STAYED were to leave it and could
+not (the note says why). TRAPS and REFUSED are cells that were lost: to a trap or the time limit, or because of a step that
+the server does not carry out.")]
     Status {
         /// Print JSON
         #[arg(long)]
@@ -185,9 +191,12 @@ async fn check(
     let engine = Engine::new(4)?;
     let accepted = accepted.load(file.as_deref())?;
     let core = load(&engine, file).await?;
-    let live = load(&engine, against).await?;
+    let live = match against {
+        Some(file) => Some(load(&engine, Some(file)).await?),
+        None => None,
+    };
     let recorded: Vec<_> = recordings.iter().map(|path| read_recording(path)).collect::<anyhow::Result<_>>()?;
-    let report = prove::prove(&core, &live, &recorded);
+    let report = prove::prove(&core, live.as_ref(), &recorded);
     let mut out = output::stdout();
     let numbers = |list: &[u32]| list.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     writeln!(out, "# digest   {}", core.digest())?;
@@ -225,7 +234,8 @@ fn write_report(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     for note in &report.notes {
         writeln!(out, "# note: {note}")?;
     }
-    let [unsafe_, different, texts] = kinds.map(|(_, findings)| findings.len());
+    let count = |findings: &[Finding]| findings.iter().map(|finding| 1 + finding.more).sum::<usize>();
+    let [unsafe_, different, texts] = kinds.map(|(_, findings)| count(findings));
     let different = different + report.unlisted;
     writeln!(
         out,
@@ -241,6 +251,10 @@ fn write_report(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
 async fn swap(file: &Path, options: Options, client: &Client) -> anyhow::Result<()> {
     let component = cell::read_component(file)?;
     let signature = read_beside(file, "sig")?;
+    let status = client.status().await?;
+    if status.busy {
+        bail!("a swap is under way: {}", status.swap);
+    }
     let report = client.check(component, signature.as_deref()).await.with_context(|| file.display().to_string())?;
     let mut out = output::stdout();
     writeln!(out, "# digest   {}", report.digest)?;
@@ -305,7 +319,7 @@ async fn status(json: bool, client: &Client) -> anyhow::Result<()> {
     let moves = status.moves;
     if moves.sessions > 0 {
         println!(
-            "{} sessions moved within {:.1} ms, the slowest in {:.2} ms; {} went back",
+            "Moved at the last promotion: {} within {:.1} ms, the slowest in {:.2} ms; {} went back",
             moves.sessions,
             moves.micros as f64 / 1e3,
             moves.longest_micros as f64 / 1e3,
@@ -313,7 +327,7 @@ async fn status(json: bool, client: &Client) -> anyhow::Result<()> {
         );
     }
     if !status.swap.is_empty() {
-        println!("{}", output::printable(&status.swap));
+        println!("Last swap: {}", output::printable(&status.swap));
     }
     Ok(())
 }

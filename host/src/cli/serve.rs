@@ -49,7 +49,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         while hangup.recv().await.is_some() {
             match swapper.reload().await {
                 Ok(done) => info!("read the core's file again: {done}"),
-                Err(error) => error!("read the core's file again, and refused it: {error:#}"),
+                Err(error) => error!("told to read the core's file again, which is refused: {error:#}"),
             }
         }
     });

@@ -23,6 +23,9 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 /// Findings of one kind that are kept.
 const FINDINGS_MAX: usize = 1_000;
 
+/// Sessions that an error names.
+const NAMES_MAX: usize = 10;
+
 /// Events of one session before which a move is tried, where sessions can go one way only.
 const MOVES_MAX: usize = 16;
 
@@ -79,8 +82,11 @@ impl Report {
             [] if self.unlisted > 0 => Err(format!("it behaves differently in {} more", sessions(self.unlisted))),
             [] => Ok(()),
             open => {
-                let names: Vec<_> = open.iter().map(|finding| finding.session.as_str()).take(10).collect();
-                Err(format!("it behaves differently, undeclared, in {}: {}", sessions(open.len()), names.join(", ")))
+                let names: Vec<_> = open.iter().map(|finding| finding.session.as_str()).take(NAMES_MAX).collect();
+                let count = open.len() + self.unlisted;
+                let more =
+                    if count > names.len() { format!(" and {} more", count - names.len()) } else { String::new() };
+                Err(format!("it behaves differently, undeclared, in {}: {}{more}", sessions(count), names.join(", ")))
             }
         }
     }
@@ -129,8 +135,8 @@ fn lines(diff: &str) -> Vec<&str> {
 }
 
 /// Runs the specification's sessions and `recorded` ones, name and text, in a core, and compares with what they expect and
-/// with what the core that serves makes of them.
-pub fn prove(core: &Generation, live: &Generation, recorded: &[(String, String)]) -> Report {
+/// with what the core that serves, if there is one, makes of them.
+pub fn prove(core: &Generation, live: Option<&Generation>, recorded: &[(String, String)]) -> Report {
     let mut proof = Proof { core, live, deadline: Instant::now() + TIME_MAX, report: Report::default() };
     (proof.report.digest, proof.report.version) = (core.digest().to_owned(), core.version().to_owned());
     for (name, text) in SESSIONS {
@@ -153,7 +159,7 @@ pub fn prove(core: &Generation, live: &Generation, recorded: &[(String, String)]
 
 struct Proof<'a> {
     core: &'a Generation,
-    live: &'a Generation,
+    live: Option<&'a Generation>,
     deadline: Instant,
     report: Report,
 }
@@ -176,12 +182,16 @@ impl Proof<'_> {
                 return self.violation(session, &got, &other);
             }
         }
-        let lives = self.effects(session, &[self.live], When::Never);
+        let lives = match self.live {
+            Some(live) => self.effects(session, &[live], When::Never),
+            None => expected.clone(),
+        };
         if has_fault(&lives) {
             // The core that serves fails here, and this one does not.
             return;
         }
-        if let Some(moved) = self.crossing_that_changes(session, &got, &lives) {
+        let moved = self.live.and_then(|live| self.crossing_that_changes(session, live, &got, &lives));
+        if let Some(moved) = moved {
             return self.violation(session, &got, &moved);
         }
         // What was specified, or what the core that serves does already: neither needs consent.
@@ -201,9 +211,15 @@ impl Proof<'_> {
 
     /// Sessions come from the core that serves, and go back to it when this one fails. Where both behave alike, so must a
     /// session that changes between them.
-    fn crossing_that_changes(&self, session: &Transcript, got: &Course, lives: &Course) -> Option<Course> {
-        let (there, back) = (self.live.schema_to(self.core), self.core.schema_to(self.live));
-        let circle = [self.live, self.core];
+    fn crossing_that_changes(
+        &self,
+        session: &Transcript,
+        live: &Generation,
+        got: &Course,
+        lives: &Course,
+    ) -> Option<Course> {
+        let (there, back) = (live.schema_to(self.core), self.core.schema_to(live));
+        let circle = [live, self.core];
         let moves = match (there, back) {
             (None, _) => Vec::new(),
             (Some(_), Some(_)) => vec![When::Always],
@@ -224,10 +240,9 @@ impl Proof<'_> {
 
     fn finish(self) -> Report {
         let Proof { core, live, mut report, .. } = self;
-        for (from, to, what) in
-            [(live, core, "open sessions stay where they are"), (core, live, "sessions cannot go back")]
-        {
-            if from.schema_to(to).is_none() {
+        if let Some(live) = live {
+            let ways = [(live, core, "open sessions stay where they are"), (core, live, "sessions cannot go back")];
+            for (from, to, what) in ways.into_iter().filter(|(from, to, _)| from.schema_to(to).is_none()) {
                 let (writes, reads) = (from.writes(), to.reads());
                 report.notes.push(format!("{what}: layouts {writes:?} are written, and {reads:?} are read"));
             }

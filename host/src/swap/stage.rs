@@ -25,9 +25,7 @@ pub async fn stage(engine: &Engine, component: Vec<u8>) -> anyhow::Result<Genera
 
 /// Has a child compile, and takes the code from its output.
 async fn compile(component: &[u8]) -> anyhow::Result<Vec<u8>> {
-    if component.len() as u64 > limits::COMPONENT_OCTETS_MAX {
-        return Err(cell::CoreError::TooLarge.into());
-    }
+    cell::check_kind(component)?;
     // The file of this very program, also when it has been replaced on disk.
     let program = Path::new("/proc/self/exe");
     let program = if program.exists() { program.to_owned() } else { std::env::current_exe()? };

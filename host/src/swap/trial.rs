@@ -45,6 +45,12 @@ impl Swapper {
         while Instant::now() < end && trial.fault().is_none() {
             sleep(LOOK.min(time)).await;
             self.expect_serving(before)?;
+            let different: u64 = trial.differences().iter().map(|(_, times)| times).sum();
+            self.state().progress = format!(
+                "{} looks on at {percent} % of the sessions for {time:?}: {} seen, {different} differences",
+                core.short_digest(),
+                trial.sessions()
+            );
         }
         let differences = trial.differences();
         let shown: Vec<_> = differences.iter().map(|(what, times)| format!("{what} ({times} times)")).collect();

@@ -1,5 +1,7 @@
 //! The verbs: what they are called, what they take, what HELP says of them.
 
+use crate::responses;
+use crate::step::Response;
 use serde::{Deserialize, Serialize};
 
 /// A row of the table.
@@ -66,6 +68,25 @@ impl Verb {
 pub fn split(line: &str) -> (Option<Verb>, &str) {
     let (name, argument) = line.split_once(' ').unwrap_or((line, ""));
     (Verb::named(name), argument)
+}
+
+/// Whether a connection's first line shows that the client does not speak SMTP.
+pub(crate) fn is_another_protocol(line: &[u8]) -> bool {
+    let is_http = [&b"GET "[..], b"POST ", b"CONNECT "].iter().any(|method| line.starts_with(method));
+    is_http || !line.first().is_some_and(u8::is_ascii_alphabetic)
+}
+
+/// What HELP says of a verb, or of all of them.
+pub(crate) fn help(argument: &str) -> Vec<Response> {
+    if let Some(verb) = Verb::named(argument) {
+        let row = verb.row();
+        return [row.syntax, row.help].map(|line| responses::HELP_LINE.with(line)).into();
+    }
+    let names: Vec<_> = ALL.iter().map(|row| row.name).collect();
+    let mut lines = vec!["Commands:".to_owned()];
+    lines.extend(names.chunks(8).map(|names| format!("  {}", names.join(" "))));
+    lines.push("HELP <command> explains one.".to_owned());
+    lines.iter().map(|line| responses::HELP_LINE.with(line)).collect()
 }
 
 #[cfg(test)]

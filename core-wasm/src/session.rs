@@ -8,8 +8,7 @@ use crate::reading::{Fault, Reading};
 use crate::responses::{self, Template};
 use crate::sequence::{self, State, Verdict};
 use crate::settings::Settings;
-use crate::step::{Answer, Config, Core, Event, Input, MailboxPage, Message, Next, Position, Reply, Request};
-use crate::step::{Response, Schemas, Snapshot, Step};
+use crate::step::{Answer, Config, Event, MailboxPage, Message, Next, Reply, Request, Response, Step};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -66,39 +65,6 @@ enum Outcome {
 
 use Outcome::{Ask, Close, ReadData, Respond, RespondLines};
 
-impl Core for Session {
-    fn open(config: &Config) -> (Session, Step) {
-        Session::open(config)
-    }
-
-    fn deliver(&mut self, input: Input<'_>) -> Answer {
-        match input {
-            Input::Line(line) => self.on_line(&line).into(),
-            Input::Data(block) => self.on_data(block.into_owned()),
-            Input::Reply(reply) => self.on_reply(&reply).into(),
-            Input::Event(event) => self.on_event(event).into(),
-        }
-    }
-
-    fn schemas() -> Schemas {
-        Schemas { writes: vec![snapshot::SCHEMA], reads: vec![snapshot::SCHEMA] }
-    }
-
-    fn save(&self, schema: u32) -> Snapshot {
-        assert_eq!(schema, snapshot::SCHEMA, "another layout than `schemas` names");
-        Snapshot { position: self.position(), state: self.to_state() }
-    }
-
-    fn restore(config: &Config, schema: u32, state: &[u8]) -> Result<(Session, Position), String> {
-        if schema != snapshot::SCHEMA {
-            return Err(format!("layout {schema} is not known"));
-        }
-        let session = Session::from_state(Settings::from_pairs(config), state)?;
-        let position = session.position();
-        Ok((session, position))
-    }
-}
-
 impl Session {
     /// Starts a session and greets the client.
     pub fn open(config: &Config) -> (Session, Step) {
@@ -123,7 +89,7 @@ impl Session {
     pub fn on_line(&mut self, line: &[u8]) -> Step {
         assert!(self.reading.is_none() && self.awaiting.is_none(), "a line is not due");
         let first = !std::mem::replace(&mut self.started, true);
-        if first && is_another_protocol(line) {
+        if first && command::is_another_protocol(line) {
             return self.fail(responses::NOT_SMTP);
         }
         let line_octets = line.len() + 2;
@@ -223,7 +189,7 @@ impl Session {
             }
             Verb::Noop => Ok(Respond(responses::NOOP_OK.plain())),
             Verb::Quit => Ok(Close(responses::GOODBYE.with(&self.settings.name))),
-            Verb::Help => Ok(RespondLines(help(argument))),
+            Verb::Help => Ok(RespondLines(command::help(argument))),
             Verb::Vrfy | Verb::Expn => self.look_up(verb, argument),
             Verb::Send | Verb::Soml | Verb::Saml | Verb::Turn => Err(responses::NOT_IMPLEMENTED),
         }
@@ -404,12 +370,6 @@ impl Session {
     }
 }
 
-/// Whether a connection's first line shows that the client does not speak SMTP.
-fn is_another_protocol(line: &[u8]) -> bool {
-    let is_http = [&b"GET "[..], b"POST ", b"CONNECT "].iter().any(|method| line.starts_with(method));
-    is_http || !line.first().is_some_and(u8::is_ascii_alphabetic)
-}
-
 /// Reads `FROM:` or `TO:` and a path. One space behind the colon is tolerated: real clients send it.
 fn path_behind<'a>(argument: &'a str, keyword: &str) -> Option<(Path<'a>, &'a str)> {
     let (start, rest) = argument.split_at_checked(keyword.len())?;
@@ -437,16 +397,4 @@ fn not_found(verb: Verb) -> Template {
 /// that pipelines more than a hundred would lose the message to all of them.
 fn is_counted(verb: Option<Verb>, code: u16) -> bool {
     matches!(code, 500..=503 | 555) || (code == 550 && matches!(verb, Some(Verb::Vrfy | Verb::Expn | Verb::Rcpt)))
-}
-
-fn help(argument: &str) -> Vec<Response> {
-    if let Some(verb) = Verb::named(argument) {
-        let row = verb.row();
-        return [row.syntax, row.help].map(|line| responses::HELP_LINE.with(line)).into();
-    }
-    let names: Vec<_> = command::ALL.iter().map(|row| row.name).collect();
-    let mut lines = vec!["Commands:".to_owned()];
-    lines.extend(names.chunks(8).map(|names| format!("  {}", names.join(" "))));
-    lines.push("HELP <command> explains one.".to_owned());
-    lines.iter().map(|line| responses::HELP_LINE.with(line)).collect()
 }

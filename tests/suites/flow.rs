@@ -212,6 +212,19 @@ async fn swap(client: &Client, core: &[u8]) {
     }
 }
 
+/// Has every session end well, and gives the messages that were accepted.
+async fn finish_all(load: Load, waiting: Vec<Waiting>) -> BTreeMap<String, Vec<u8>> {
+    let outcome = load.stop().await;
+    assert!(outcome.errors.is_empty(), "{}: {:?}", outcome.errors.len(), outcome.errors.first());
+    let mut accepted = outcome.accepted;
+    for one in waiting {
+        let state = one.state;
+        let (id, octets) = one.finish().await.unwrap_or_else(|error| panic!("{state:?}: {error}"));
+        assert!(accepted.insert(id, octets).is_none(), "an id was given twice");
+    }
+    accepted
+}
+
 /// What is in the database is what was accepted: each message once and octet for octet.
 async fn assert_stored(url: &str, options: &Options, accepted: &BTreeMap<String, Vec<u8>>) {
     let store = store::open(url, options).await.unwrap();
@@ -249,14 +262,7 @@ async fn fifty_swaps_and_no_session_notices() {
         waiting = look_at_all(waiting, round, is_variant).await;
         load.flow(50).await;
     }
-    let outcome = load.stop().await;
-    assert!(outcome.errors.is_empty(), "{}: {:?}", outcome.errors.len(), outcome.errors.first());
-    let mut accepted = outcome.accepted;
-    for one in waiting {
-        let state = one.state;
-        let (id, octets) = one.finish().await.unwrap_or_else(|error| panic!("{state:?}: {error}"));
-        assert!(accepted.insert(id, octets).is_none(), "an id was given twice");
-    }
+    let accepted = finish_all(load, waiting).await;
     let status = client.status().await.unwrap();
     let lost: u64 = status.generations.iter().map(|g| g.counts.traps + g.counts.refusals + g.counts.stayed).sum();
     assert_eq!(lost, 0, "{status:#?}");
@@ -290,14 +296,7 @@ async fn swaps_while_the_database_is_restarted() {
         waiting = look_at_all(waiting, round, is_variant).await;
     }
     load.flow(SENDERS as u64).await;
-    let outcome = load.stop().await;
-    assert!(outcome.errors.is_empty(), "{}: {:?}", outcome.errors.len(), outcome.errors.first());
-    let mut accepted = outcome.accepted;
-    for one in waiting {
-        let state = one.state;
-        let (id, octets) = one.finish().await.unwrap_or_else(|error| panic!("{state:?}: {error}"));
-        assert!(accepted.insert(id, octets).is_none(), "an id was given twice");
-    }
+    let accepted = finish_all(load, waiting).await;
     let options = Options { password: Some(password.to_owned()), ..Options::default() };
     assert_stored(&database, &options, &accepted).await;
 }

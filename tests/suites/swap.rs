@@ -182,6 +182,11 @@ fn other_behaviour_must_be_declared() {
     assert!(!names.is_empty());
     let refusal = setup.refusal(&file, &["--accept", &names[0]]);
     assert!(names.len() == 1 || refusal.contains("undeclared"), "{refusal}");
+    let named: Vec<_> = names.iter().flat_map(|name| ["--accept", name]).collect();
+    setup.swap(&file, &named);
+    assert_eq!(open.say("NOOP"), "251 2.0.0 Ok\r\n");
+    assert!(setup.core(&["rollback"]).status.success());
+    assert_eq!(open.say("NOOP"), "250 2.0.0 Ok\r\n");
     let declared = setup.file("intended", &checked.stdout);
     setup.swap(&file, &["--differences", declared.to_str().unwrap()]);
     assert_eq!(open.say("NOOP"), "251 2.0.0 Ok\r\n");

@@ -1,16 +1,17 @@
-//! A session as bytes and back: everything but the settings, in the order of [`State`], written by postcard.
+//! A session as a [`Core`], and as bytes and back: everything but the settings, in the order of [`State`], written by
+//! postcard.
 
 use super::{Awaiting, Greeting, Session, Transaction};
 use crate::limits;
 use crate::reading::Reading;
 use crate::settings::Settings;
-use crate::step::{Due, Next, Position};
+use crate::step::{Answer, Config, Core, Due, Input, Next, Position, Schemas, Snapshot, Step};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// The number of the layout that [`State`] has. Whoever changes what [`State`] reaches gives it another number, and goes on
 /// reading the former one; a test holds the bytes.
-pub(super) const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct State<'a> {
@@ -22,8 +23,41 @@ struct State<'a> {
     errors: u32,
 }
 
+impl Core for Session {
+    fn open(config: &Config) -> (Session, Step) {
+        Session::open(config)
+    }
+
+    fn deliver(&mut self, input: Input<'_>) -> Answer {
+        match input {
+            Input::Line(line) => self.on_line(&line).into(),
+            Input::Data(block) => self.on_data(block.into_owned()),
+            Input::Reply(reply) => self.on_reply(&reply).into(),
+            Input::Event(event) => self.on_event(event).into(),
+        }
+    }
+
+    fn schemas() -> Schemas {
+        Schemas { writes: vec![SCHEMA], reads: vec![SCHEMA] }
+    }
+
+    fn save(&self, schema: u32) -> Snapshot {
+        assert_eq!(schema, SCHEMA, "another layout than `schemas` names");
+        Snapshot { position: self.position(), state: self.to_state() }
+    }
+
+    fn restore(config: &Config, schema: u32, state: &[u8]) -> Result<(Session, Position), String> {
+        if schema != SCHEMA {
+            return Err(format!("layout {schema} is not known"));
+        }
+        let session = Session::from_state(Settings::from_pairs(config), state)?;
+        let position = session.position();
+        Ok((session, position))
+    }
+}
+
 impl Session {
-    pub(super) fn to_state(&self) -> Vec<u8> {
+    fn to_state(&self) -> Vec<u8> {
         let state = State {
             started: self.started,
             greeting: Cow::Borrowed(&self.greeting),
@@ -36,7 +70,7 @@ impl Session {
     }
 
     /// Reads what another core wrote, and believes nothing that this one could not have written.
-    pub(super) fn from_state(settings: Settings, state: &[u8]) -> Result<Session, String> {
+    fn from_state(settings: Settings, state: &[u8]) -> Result<Session, String> {
         let (state, rest) =
             postcard::take_from_bytes::<State<'_>>(state).map_err(|error| format!("not a session: {error}"))?;
         let session = Session {
@@ -72,7 +106,7 @@ impl Session {
         problems.into_iter().find_map(|(found, problem)| found.then_some(problem))
     }
 
-    pub(super) fn position(&self) -> Position {
+    fn position(&self) -> Position {
         let due = match (&self.reading, self.awaiting, self.read_line()) {
             (Some(_), _, _) => Due::Data,
             (None, Some(_), _) => Due::Reply,
@@ -86,7 +120,6 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::step::{Core, Input};
 
     /// A session in each kind of state, and its bytes in layout 1.
     const STATES: [(&str, &str); 5] = [

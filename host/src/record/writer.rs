@@ -270,3 +270,41 @@ fn transcript(recording: Recording, with_content: bool) -> (Transcript, Vec<Vec<
     });
     (draft, effects.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_old_or_too_much_goes_and_other_files_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let name = |kind: &str, number: u8| format!("{kind}-019e2f6a-30f4-7d11-9a51-5b1f0b6c2a{number:02x}.txt");
+        let write = |name: &str, age: u64| {
+            fs::write(path(name), [b'x'; 100]).unwrap();
+            let at = SystemTime::now() - Duration::from_secs(age);
+            File::options().write(true).open(path(name)).unwrap().set_modified(at).unwrap();
+        };
+        write("notes.txt", 1_000);
+        write("session-notes.txt", 1_000);
+        for (number, age) in [(1, 1_000), (2, 50), (3, 40), (4, 30)] {
+            write(&name("session", number), age);
+        }
+        write(&name("fault", 5).replace(".txt", ".part"), 0);
+        let disk = Disk {
+            directory: directory.path().to_owned(),
+            octets_max: 300,
+            age_max: Duration::from_secs(100),
+            with_content: false,
+        };
+        disk.sweep().unwrap();
+        disk.tidy(100).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(
+            left,
+            ["notes.txt".to_owned(), name("session", 3), name("session", 4), "session-notes.txt".to_owned()]
+        );
+    }
+}

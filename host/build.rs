@@ -38,7 +38,7 @@ fn build(workspace: &Path, target: &Path) -> Result<Vec<u8>, String> {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTFLAGS")
         // Else the first of 17 pages would be a megabyte of stack, in every session.
-        .args(["--", "-C", "link-arg=-zstack-size=65536"])
+        .args(["--", "-C", "link-arg=-zstack-size=65536", "-C", "target-feature=+simd128"])
         .output()
         .map_err(|error| format!("cannot run cargo to build the core: {error}"))?;
     if !output.status.success() {

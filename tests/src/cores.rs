@@ -43,7 +43,7 @@ fn build(name: &str, features: &str) -> Vec<u8> {
         .arg(&target)
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .args(["--", "-C", "link-arg=-zstack-size=65536"])
+        .args(["--", "-C", "link-arg=-zstack-size=65536", "-C", "target-feature=+simd128"])
         .output()
         .expect("cargo runs");
     assert!(output.status.success(), "{name} does not build: {}", String::from_utf8_lossy(&output.stderr));

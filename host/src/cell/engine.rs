@@ -56,9 +56,9 @@ fn config(cells_max: u32) -> Config {
         .max_tables_per_module(limits::TABLES_MAX)
         .max_memory_size(limits::MEMORY_OCTETS_MAX)
         .table_elements(limits::TABLE_ELEMENTS_MAX)
-        // A cell that is done leaves little behind: the next one of the same core starts on warm pages.
-        .linear_memory_keep_resident(16 << 10)
-        .table_keep_resident(4 << 10);
+        // A cell that is done leaves nothing behind: most of those that a burst of connections needs are not needed again soon.
+        .linear_memory_keep_resident(0)
+        .table_keep_resident(0);
     let mut config = compiler_config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
@@ -78,7 +78,6 @@ fn compiler_config() -> Config {
         .wasm_component_model(true)
         // Proposals that a core of ours does not need stay out: less that can be wrong.
         .wasm_relaxed_simd(false)
-        .wasm_simd(false)
         .wasm_tail_call(false)
         .wasm_multi_memory(false)
         .wasm_memory64(false)

@@ -1,0 +1,128 @@
+//! What single events cost: in the core as plain Rust, and across the boundary, in a cell of the component.
+
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use mailcell::cell::{Cell, DEFAULT_CORE, Engine, Facts, Generation};
+use mailcell_core::{Input, Reply};
+use std::sync::{Arc, LazyLock};
+
+fn main() {
+    divan::main();
+}
+
+/// Which side of the boundary.
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Native,
+    Component,
+}
+
+const SIDES: [Side; 2] = [Side::Native, Side::Component];
+
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(64).expect("there is room for a few cells"));
+static COMPONENT: LazyLock<Generation> =
+    LazyLock::new(|| Generation::from_bytes(&ENGINE, DEFAULT_CORE).expect("the core is good"));
+static NATIVE: LazyLock<Generation> = LazyLock::new(|| Generation::native(&ENGINE).expect("the core is good"));
+
+fn generation(side: Side) -> &'static Generation {
+    match side {
+        Side::Native => &NATIVE,
+        Side::Component => &COMPONENT,
+    }
+}
+
+fn facts() -> Facts {
+    Facts { config: Arc::new([]), address: "127.0.0.1".to_owned() }
+}
+
+fn cell(side: Side, lines: &[&str]) -> Cell {
+    let (mut cell, _) = Cell::open(generation(side), &facts()).expect("a session opens");
+    for line in lines {
+        cell.deliver(&Input::Line(line.as_bytes().into())).expect("a line is answered");
+    }
+    cell
+}
+
+const GREETED: [&str; 1] = ["EHLO client.test"];
+const RECIPIENTS: [&str; 3] = ["EHLO client.test", "MAIL FROM:<ann@client.test>", "RCPT TO:<bob@mx.test>"];
+const DATA: [&str; 4] = ["EHLO client.test", "MAIL FROM:<ann@client.test>", "RCPT TO:<bob@mx.test>", "DATA"];
+
+/// Message data of so many octets, as text is.
+fn text(octets: usize) -> Vec<u8> {
+    let line = [&[b'x'; 76][..], b"\r\n"].concat();
+    let header = b"From: ann@client.test\r\nSubject: A subject\r\nDate: Fri, 21 Nov 1997 09:55:06 -0600\r\n\r\n";
+    header.iter().chain(line.iter().cycle()).copied().take(octets).collect()
+}
+
+#[divan::bench(args = SIDES)]
+fn open_and_drop(bencher: Bencher<'_, '_>, side: Side) {
+    bencher.bench_local(|| cell(side, &[]));
+}
+
+#[divan::bench(args = SIDES)]
+fn on_line_noop(bencher: Bencher<'_, '_>, side: Side) {
+    let mut cell = cell(side, &GREETED);
+    bencher.bench_local(|| cell.deliver(black_box(&Input::Line(b"NOOP".into()))));
+}
+
+#[divan::bench(args = SIDES)]
+fn on_line_mail_and_rset(bencher: Bencher<'_, '_>, side: Side) {
+    let mut cell = cell(side, &GREETED);
+    bencher.bench_local(|| {
+        cell.deliver(black_box(&Input::Line(b"MAIL FROM:<ann@client.test>".into()))).expect("it is answered");
+        cell.deliver(black_box(&Input::Line(b"RSET".into()))).expect("it is answered");
+    });
+}
+
+fn on_data<const OCTETS: usize>(bencher: Bencher<'_, '_>, side: Side) {
+    let mut cell = cell(side, &DATA);
+    cell.deliver(&Input::Data(text(4096).into())).expect("data is read");
+    let block = text(OCTETS + 4096).split_off(4096);
+    let mut octets = 0;
+    bencher.counter(BytesCount::new(OCTETS)).bench_local(|| {
+        octets += OCTETS;
+        if octets > 20 << 20 {
+            // The message is about to be too large.
+            cell = self::cell(side, &DATA);
+            octets = OCTETS;
+        }
+        cell.deliver(black_box(&Input::Data(block.as_slice().into())))
+    });
+}
+
+#[divan::bench(args = SIDES)]
+fn on_data_4_kib(bencher: Bencher<'_, '_>, side: Side) {
+    on_data::<4096>(bencher, side);
+}
+
+#[divan::bench(args = SIDES)]
+fn on_data_64_kib(bencher: Bencher<'_, '_>, side: Side) {
+    on_data::<65536>(bencher, side);
+}
+
+#[divan::bench(args = SIDES)]
+fn whole_message_of_4_kib(bencher: Bencher<'_, '_>, side: Side) {
+    let mut cell = cell(side, &GREETED);
+    let message = [&text(4096)[..], b"\r\n.\r\n"].concat();
+    bencher.bench_local(|| {
+        for line in &DATA[1..] {
+            cell.deliver(black_box(&Input::Line(line.as_bytes().into()))).expect("it is answered");
+        }
+        cell.deliver(black_box(&Input::Data(message.as_slice().into()))).expect("it is read");
+        let id = Reply::Stored("019e2f6a-30f4-7d11-9a51-5b1f0b6c2a0e".to_owned());
+        cell.deliver(&Input::Reply(std::borrow::Cow::Owned(id))).expect("it is answered")
+    });
+}
+
+#[divan::bench(args = SIDES)]
+fn save(bencher: Bencher<'_, '_>, side: Side) {
+    let mut cell = cell(side, &RECIPIENTS);
+    let schema = generation(side).writes()[0];
+    bencher.bench_local(|| cell.save(schema));
+}
+
+#[divan::bench(args = SIDES)]
+fn restore_and_drop(bencher: Bencher<'_, '_>, side: Side) {
+    let saved = cell(side, &RECIPIENTS).save(generation(side).writes()[0]).expect("it is saved");
+    bencher.bench_local(|| Cell::restore(generation(side), &facts(), &saved));
+}

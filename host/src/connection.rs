@@ -1,6 +1,8 @@
 //! One connection: octets in, events to the cell, effects out.
 
+use crate::buffers;
 use crate::cell::{Effects, Facts, Fault, limits};
+use crate::clock::Clock;
 use crate::framing::{Frame, Framer};
 use crate::requests::Requests;
 use crate::session::Session;
@@ -8,16 +10,16 @@ use crate::shared::{Drain, Shared};
 use bytes::{Buf, BytesMut};
 use mailcell_core::{Event, Input, Next, Reply, Request};
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
-
-/// How much is read at once.
-const READ_OCTETS: usize = 16 << 10;
 
 /// How many octets of responses may gather before they are written; reading stops meanwhile.
 const OUTPUT_OCTETS_MAX: usize = 32 << 10;
@@ -26,53 +28,62 @@ const OUTPUT_OCTETS_MAX: usize = 32 << 10;
 /// closed with unread input is reset, and the client may never see that response.
 const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
 
-/// The rate of message data is looked at over so long.
-const RATE_WINDOW: Duration = Duration::from_secs(60);
+/// How often an idle session that keeps its cell looks whether others need one.
+const LOOK_UP: Duration = Duration::from_secs(2);
+
+/// How long a session waits for input before it is idle, about: only then does it look out for anything else.
+const NAP: Duration = Duration::from_millis(50);
 
 /// Serves a connection to its end.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, client: SocketAddr, shared: Arc<Shared>) {
-    let address = client.ip().to_canonical();
     shared.counters.sessions.fetch_add(1, Ordering::Relaxed);
-    let facts = Facts { config: shared.core_config().into(), address: address.to_string() };
-    let ended = match Session::open(&shared, facts) {
-        Ok((session, effects)) => {
-            let requests = Requests::new(shared.clone(), address);
-            let mut connection = Connection {
-                stream: &mut stream,
-                clock: Clock::new(&shared),
-                drain: shared.drain.clone(),
-                shared: &shared,
-                session,
-                requests,
-                framer: Framer::default(),
-                input: BytesMut::new(),
-                output: Vec::new(),
-            };
-            let ended = connection.run(effects).await;
-            let output = std::mem::take(&mut connection.output);
-            ended.map_err(|end| (end, output))
-        }
-        Err(fault) => Err((End::Fault(fault), Vec::new())),
-    };
+    // What the session has is given back before the client is waited for: only the last words are left.
+    let (ended, mut output) = converse(&mut stream, client, &shared).await;
     match ended {
         Ok(()) => debug!("closed"),
-        Err((End::Gone, _)) => debug!("the client is gone"),
-        Err((End::Stuck, _)) => info!("the client does not read what it is sent"),
-        Err((End::Fault(fault), mut output)) => {
-            let counter = match &fault {
-                Fault::Trap(_) => &shared.counters.traps,
-                Fault::Refused(_) | Fault::Unread(_) => &shared.counters.refusals,
-                Fault::NoRoom => &shared.counters.refused,
+        Err(End::Gone) => return debug!("the client is gone"),
+        Err(End::Stuck) => return info!("the client does not read what it is sent"),
+        Err(End::Fault(fault)) => {
+            let (counter, status, why) = match &fault {
+                Fault::Trap(_) => (&shared.counters.traps, "4.3.0", "Internal error"),
+                Fault::Refused(_) | Fault::Unread(_) => (&shared.counters.refusals, "4.3.0", "Internal error"),
+                Fault::NoRoom => (&shared.counters.refused, "4.3.2", "Too many sessions"),
             };
             counter.fetch_add(1, Ordering::Relaxed);
             match &shared.recordings {
                 Some(_) => warn!(%fault, "the session is lost"),
                 None => warn!(%fault, "the session is lost (with record-directory it would be kept)"),
             }
-            output.extend_from_slice(farewell("4.3.0", &shared.settings.name, "Internal error").as_bytes());
-            say_goodbye(&mut stream, &output, shared.settings.write_timeout).await;
+            output.extend_from_slice(farewell(status, &shared.settings.name, why).as_bytes());
         }
     }
+    say_goodbye(&mut stream, &output, shared.settings.write_timeout).await;
+}
+
+/// The session from its greeting to its end; gives what is still to be written, too.
+async fn converse<S>(stream: &mut S, client: SocketAddr, shared: &Arc<Shared>) -> (Result<(), End>, Vec<u8>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let address = client.ip().to_canonical();
+    let facts = Facts { config: shared.core_config(), address: address.to_string() };
+    let (session, effects) = match Session::open(shared, facts).await {
+        Ok(opened) => opened,
+        Err(fault) => return (Err(End::Fault(fault)), Vec::new()),
+    };
+    let mut connection = Connection {
+        stream,
+        clock: Clock::new(&shared.settings, Instant::now()),
+        nap: Box::pin(sleep(NAP)),
+        drain: shared.drain.clone(),
+        shared,
+        session,
+        requests: Requests::new(shared.clone(), address),
+        framer: Framer::default(),
+        input: BytesMut::new(),
+        output: Vec::new(),
+    };
+    (connection.run(effects).await, connection.output)
 }
 
 /// A 421 that the host says by itself, when there is no core that could.
@@ -104,6 +115,13 @@ pub async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, outp
     let _ = timeout(wait, drain).await;
 }
 
+fn is_read(read: std::io::Result<usize>) -> Result<Option<Event>, End> {
+    match read {
+        Ok(1..) => Ok(None),
+        Ok(0) | Err(_) => Err(End::Gone),
+    }
+}
+
 /// Why a connection ends other than by its core.
 enum End {
     /// The client closed, or the connection broke.
@@ -126,6 +144,8 @@ struct Connection<'a, S> {
     session: Session,
     requests: Requests,
     clock: Clock,
+    /// Ends from time to time; whoever waits for input then is idle.
+    nap: Pin<Box<Sleep>>,
     drain: Drain,
     framer: Framer,
     input: BytesMut,
@@ -139,6 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         loop {
             self.output.append(&mut effects.output);
             effects.orders.iter().for_each(|order| self.requests.order(order));
+            self.requests.settle().await;
             if self.output.len() > OUTPUT_OCTETS_MAX {
                 self.flush().await?;
             }
@@ -148,23 +169,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Next::ReadLine { .. } => self.read_line().await?,
                 Next::ReadData => self.read_data().await?,
                 Next::AwaitReply(request) => {
-                    if self.clock.is_session_over() {
+                    if self.clock.is_session_over(Instant::now()) {
                         return Err(End::Fault(Fault::Refused("requests beyond the session's age")));
                     }
                     let reply = self.perform(request).await?;
-                    self.clock.restart();
-                    self.tell(Input::Reply(Cow::Owned(reply)))?
+                    self.clock.restart(Instant::now());
+                    self.tell(Input::Reply(Cow::Owned(reply))).await?
                 }
-                Next::Close => {
-                    let output = std::mem::take(&mut self.output);
-                    say_goodbye(self.stream, &output, self.shared.settings.write_timeout).await;
-                    return Ok(());
-                }
+                Next::Close => return Ok(()),
             };
         }
     }
 
-    fn tell(&mut self, input: Input<'_>) -> Result<Effects, End> {
+    async fn tell(&mut self, input: Input<'_>) -> Result<Effects, End> {
+        self.session.wake().await?;
         Ok(self.session.deliver(&input)?.effects)
     }
 
@@ -186,33 +204,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn read_line(&mut self) -> Result<Effects, End> {
         // A session that has more commands waiting is told as well as one that is idle.
         if self.drain.is_on() {
-            return self.tell(Input::Event(Event::Drain));
+            return self.tell(Input::Event(Event::Drain)).await;
         }
         loop {
             if self.session.ends() {
-                return self.tell(Input::Event(Event::Drain));
+                return self.tell(Input::Event(Event::Drain)).await;
             }
             match self.framer.next(&self.input, self.session.line_octets_max()) {
                 Frame::Line(octets) => {
+                    self.session.wake().await?;
                     let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
                     self.input.advance(octets + 2);
-                    self.clock.restart();
+                    self.clock.restart(Instant::now());
                     return Ok(effects);
                 }
                 Frame::Foreign(octets) => {
+                    self.session.wake().await?;
                     let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
                     self.input.advance(octets);
                     return Ok(effects);
                 }
                 Frame::TooLong(octets) => {
                     self.input.advance(octets);
-                    self.clock.restart();
-                    return self.tell(Input::Event(Event::LineTooLong));
+                    self.clock.restart(Instant::now());
+                    return self.tell(Input::Event(Event::LineTooLong)).await;
                 }
                 Frame::Drop(octets) => self.input.advance(octets),
                 Frame::Incomplete => {
                     if let Some(event) = self.fill(Drain::begins).await? {
-                        return self.tell(Input::Event(event));
+                        return self.tell(Input::Event(event)).await;
                     }
                 }
             }
@@ -223,14 +243,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         while self.input.is_empty() {
             // Whoever is in the middle of a message may end it, until time is up.
             if let Some(event) = self.fill(Drain::ends).await? {
-                return self.tell(Input::Event(event));
+                return self.tell(Input::Event(event)).await;
             }
         }
+        self.session.wake().await?;
         let block = self.input.len().min(limits::BLOCK_OCTETS_MAX);
         let answer = self.session.deliver(&Input::Data(self.input[..block].into()))?;
         let (consumed, effects) = (answer.consumed, answer.effects);
         self.input.advance(consumed);
-        self.clock.count(consumed);
+        self.clock.count(consumed, Instant::now());
         if let (Some(code), Next::ReadLine { .. } | Next::Close) = (effects.code, &effects.next) {
             info!(code, response = %String::from_utf8_lossy(&effects.output).trim_end(), "message refused");
         }
@@ -238,29 +259,53 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Writes what there is to say and waits for input, for something to happen instead, or for the session to move.
-    async fn fill(&mut self, drains: impl AsyncFnOnce(&mut Drain)) -> Result<Option<Event>, End> {
+    async fn fill(&mut self, drains: impl AsyncFn(&mut Drain)) -> Result<Option<Event>, End> {
         self.flush().await?;
-        self.input.reserve(READ_OCTETS);
-        let (deadline, event) = self.clock.next();
-        let turn = tokio::select! {
-            read = self.stream.read_buf(&mut self.input) => return match read {
-                Ok(1..) => Ok(None),
-                Ok(0) | Err(_) => Err(End::Gone),
-            },
-            () = drains(&mut self.drain) => return Ok(Some(Event::Drain)),
-            () = sleep_until(deadline) => return Ok(Some(event)),
-            turn = self.session.turn_to_follow() => turn,
-        };
-        self.session.follow()?;
-        drop(turn);
-        Ok(None)
+        // Who is about to say something is not worth a timer and two queues.
+        tokio::select! {
+            biased;
+            read = buffers::read(self.stream, &mut self.input) => return is_read(read),
+            () = self.nap.as_mut() => {}
+        }
+        let bedtime = Instant::now() + self.shared.settings.hibernate_after;
+        loop {
+            let (deadline, event) = self.clock.next();
+            let look_up = if self.session.can_hibernate() { bedtime.min(Instant::now() + LOOK_UP) } else { deadline };
+            let turn = tokio::select! {
+                read = buffers::read(self.stream, &mut self.input) => {
+                    self.nap.as_mut().reset(Instant::now() + NAP);
+                    return is_read(read);
+                }
+                () = drains(&mut self.drain) => return Ok(Some(Event::Drain)),
+                () = sleep_until(deadline.min(look_up)) => None,
+                turn = self.session.turn_to_follow() => Some(turn),
+            };
+            match turn {
+                Some(_turn) => {
+                    self.session.follow_in_turn().await?;
+                    return Ok(None);
+                }
+                None if Instant::now() >= deadline => return Ok(Some(event)),
+                None if Instant::now() >= bedtime || self.shared.cells.are_scarce() => {
+                    self.session.hibernate()?;
+                    self.output = Vec::new();
+                }
+                None => {}
+            }
+        }
     }
 
     async fn flush(&mut self) -> Result<(), End> {
         if self.output.is_empty() {
             return Ok(());
         }
-        match timeout(self.shared.settings.write_timeout, self.stream.write_all(&self.output)).await {
+        let mut written = pin!(self.stream.write_all(&self.output));
+        // Nearly everything goes out at once, which is not worth a timer.
+        let written = match poll_fn(|context| Poll::Ready(written.as_mut().poll(context))).await {
+            Poll::Ready(written) => Ok(written),
+            Poll::Pending => timeout(self.shared.settings.write_timeout, written).await,
+        };
+        match written {
             Ok(Ok(())) => {
                 self.output.clear();
                 Ok(())
@@ -271,59 +316,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 }
 
-/// When a session has lasted too long, or too long without anything complete.
-struct Clock {
-    idle_timeout: Duration,
-    idle_deadline: Instant,
-    session_deadline: Instant,
-    /// Octets of message data in a window that are worth a complete command.
-    window_octets_min: u64,
-    window_start: Instant,
-    window_octets: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Clock {
-    fn new(shared: &Shared) -> Clock {
-        let now = Instant::now();
-        let settings = &shared.settings;
-        Clock {
-            idle_timeout: settings.idle_timeout,
-            idle_deadline: now + settings.idle_timeout,
-            session_deadline: now + settings.session_age,
-            window_octets_min: settings.data_rate * RATE_WINDOW.as_secs(),
-            window_start: now,
-            window_octets: 0,
+    /// Every connection has one of these for as long as it lasts, and most of them do nothing.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        fn size<S, F: Future>(_: fn(S, SocketAddr, Arc<Shared>) -> F) -> usize {
+            size_of::<F>()
         }
-    }
-
-    /// Something complete came or went.
-    fn restart(&mut self) {
-        self.idle_deadline = Instant::now() + self.idle_timeout;
-    }
-
-    /// Message data came. Only a minute's worth at the least rate counts: single octets keep no session open.
-    fn count(&mut self, octets: usize) {
-        self.window_octets += octets as u64;
-        let now = Instant::now();
-        if now.duration_since(self.window_start) > RATE_WINDOW {
-            self.window_start = now;
-            self.window_octets = octets as u64;
-        }
-        if self.window_octets >= self.window_octets_min {
-            self.window_start = now;
-            self.window_octets = 0;
-            self.restart();
-        }
-    }
-
-    fn is_session_over(&self) -> bool {
-        Instant::now() > self.session_deadline
-    }
-
-    fn next(&self) -> (Instant, Event) {
-        match self.session_deadline < self.idle_deadline {
-            true => (self.session_deadline, Event::SessionExpired),
-            false => (self.idle_deadline, Event::IdleTimeout),
-        }
+        let (task, session, requests) =
+            (size(serve::<tokio::net::TcpStream>), size_of::<Session>(), size_of::<Requests>());
+        assert!(task <= 4 << 10, "a task of {task} octets, {session} of them the session, {requests} its requests");
     }
 }

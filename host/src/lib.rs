@@ -5,12 +5,15 @@
 //! sessions move to it.
 
 pub mod admin;
+pub mod buffers;
 pub mod cell;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod credentials;
 pub mod framing;
+pub mod log;
 pub mod permits;
 pub mod record;
 pub mod requests;
@@ -20,3 +23,4 @@ pub mod shared;
 pub mod spool;
 pub mod store;
 pub mod swap;
+pub mod threads;

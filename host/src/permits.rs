@@ -16,8 +16,8 @@ const MAPPINGS_KEPT: u64 = 4_096;
 /// Memory mappings of one live cell.
 const CELL_MAPPINGS: u64 = 4;
 
-/// How many connections this process can have, and why it is fewer than wanted.
-pub fn connections_max(wanted: u32) -> (u32, Option<&'static str>) {
+/// How many connections this process can have: fewer than wanted where there are too few file descriptors.
+pub fn connections_max(wanted: u32) -> u32 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if limit.current < limit.maximum {
         // What the administrator allows, the process may use; if not, the number below stays lower.
@@ -25,16 +25,18 @@ pub fn connections_max(wanted: u32) -> (u32, Option<&'static str>) {
         let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
     }
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok());
-    let by_descriptors = descriptors.map_or(u64::MAX, |count: u64| count.saturating_sub(DESCRIPTORS_KEPT));
-    let by_mappings = mappings.map_or(u64::MAX, |count: u64| count.saturating_sub(MAPPINGS_KEPT) / CELL_MAPPINGS);
-    match () {
-        () if u64::from(wanted) <= by_descriptors.min(by_mappings) => (wanted, None),
-        () if by_descriptors <= by_mappings => {
-            (by_descriptors.max(1) as u32, Some("too few file descriptors (ulimit -n)"))
-        }
-        () => (by_mappings.max(1) as u32, Some("too few memory mappings (vm.max_map_count)")),
-    }
+    at_most(wanted, descriptors.map(|count| count.saturating_sub(DESCRIPTORS_KEPT)))
+}
+
+/// How many cells this process can have: fewer than wanted where there are too few memory mappings.
+pub fn cells_max(wanted: u32) -> u32 {
+    let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
+    let mappings = mappings.and_then(|text| text.trim().parse::<u64>().ok());
+    at_most(wanted, mappings.map(|count| count.saturating_sub(MAPPINGS_KEPT) / CELL_MAPPINGS))
+}
+
+fn at_most(wanted: u32, max: Option<u64>) -> u32 {
+    u64::from(wanted).min(max.unwrap_or(u64::MAX)).max(1) as u32
 }
 
 /// Connections of each client network.
@@ -114,6 +116,39 @@ fn network(client: IpAddr) -> IpAddr {
     }
 }
 
+/// Cells for sessions that are awake.
+#[derive(Clone)]
+pub struct Cells {
+    free: Arc<Semaphore>,
+    cells_max: u32,
+}
+
+/// A permit to have a cell, given back when it is dropped.
+pub struct CellPermit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// How long a session waits for a cell. Meanwhile those that are idle give theirs back.
+const CELL_WAIT: Duration = Duration::from_secs(5);
+
+impl Cells {
+    /// So many.
+    pub fn new(cells_max: u32) -> Cells {
+        Cells { free: Arc::new(Semaphore::new(cells_max as usize)), cells_max }
+    }
+
+    /// Waits for a cell; `None` when there is none in time.
+    pub async fn take(&self) -> Option<CellPermit> {
+        if let Ok(permit) = self.free.clone().try_acquire_owned() {
+            return Some(CellPermit(permit));
+        }
+        timeout(CELL_WAIT, self.free.clone().acquire_owned()).await.ok()?.ok().map(CellPermit)
+    }
+
+    /// Whether hardly any is left.
+    pub fn are_scarce(&self) -> bool {
+        self.free.available_permits() <= self.cells_max as usize / 8
+    }
+}
+
 /// A budget of memory.
 pub struct Memory {
     blocks: Arc<Semaphore>,
@@ -169,6 +204,21 @@ mod tests {
         assert!(take("2001:db8::2").is_err());
         let _other = take("2001:db8:0:1::1").unwrap();
         let _loopback = [take("::1").unwrap(), take("::1").unwrap()];
+    }
+
+    #[tokio::test]
+    async fn cells_are_waited_for_and_given_back() {
+        let cells = Cells::new(8);
+        let mut taken = Vec::new();
+        for left in (0..8).rev() {
+            taken.push(cells.take().await.unwrap());
+            assert_eq!(cells.are_scarce(), left <= 1);
+        }
+        let (waiting, _) = tokio::join!(cells.take(), async {
+            tokio::task::yield_now().await;
+            drop(taken.pop());
+        });
+        assert!(waiting.is_some());
     }
 
     #[tokio::test]

@@ -38,6 +38,13 @@ impl Requests {
         }
     }
 
+    /// Moves the message so far out of memory when there is too much of it.
+    pub async fn settle(&mut self) {
+        if self.held.is_over() {
+            self.held.settle().await;
+        }
+    }
+
     /// Carries out a request. Every wait in it ends within the database's deadline.
     pub async fn perform(&mut self, request: Request) -> Reply {
         let found = match request {
@@ -100,8 +107,14 @@ impl Requests {
 
     /// Makes the row. Its octets are in memory whole from here on, so a permit for them comes first.
     async fn prepare(&mut self, id: Uuid, message: Message) -> Result<(store::Message, MemoryPermit), Reply> {
-        let memory = self.shared.store_memory.reserve(self.held.octets()).await.ok_or(Reply::Unavailable)?;
-        let (headers, body) = self.held.take(message.header_octets as usize).map_err(|error| {
+        let takes_octets = self.shared.store.takes_octets();
+        let octets = if takes_octets { self.held.octets() } else { 0 };
+        let memory = self.shared.store_memory.reserve(octets).await.ok_or(Reply::Unavailable)?;
+        let taken = match takes_octets {
+            true => self.held.take(message.header_octets as usize).await,
+            false => self.held.finish().map(|()| Default::default()),
+        };
+        let (headers, body) = taken.map_err(|error| {
             warn!(%error, "a message could not be held");
             Reply::OutOfSpace
         })?;

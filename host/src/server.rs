@@ -4,19 +4,21 @@ use crate::admin;
 use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
 use crate::config::Settings;
 use crate::connection;
-use crate::permits::{self, Memory, Permits};
+use crate::permits::{self, Cells, Memory, Permits};
 use crate::record::Recordings;
 use crate::shared::{Counters, Drain, Shared};
 use crate::spool::Spool;
 use crate::store::MailStore;
 use crate::swap::{self, Slot, Swapper};
+use crate::threads::Threads;
 use anyhow::Context;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpSocket;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, debug, error, info, info_span, warn};
@@ -38,9 +40,9 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 /// A server that listens and does not accept yet.
 pub struct Server {
-    shared: Arc<Shared>,
+    reception: Arc<Reception>,
+    threads: Threads,
     listeners: Vec<TcpListener>,
-    permits: Permits,
     swapper: Arc<Swapper>,
     control: Option<admin::Listener>,
     drain: watch::Sender<Option<Instant>>,
@@ -52,14 +54,34 @@ impl Server {
     /// # Errors
     /// One line that says which address cannot be had.
     pub async fn bind(settings: Settings, store: Arc<dyn MailStore>, core: Generation) -> anyhow::Result<Server> {
-        let (connections_max, why) = permits::connections_max(settings.connections);
-        if let Some(why) = why {
-            warn!("{connections_max} connections at the most, not {}: {why}", settings.connections);
+        let connections_max = permits::connections_max(settings.connections);
+        if connections_max < settings.connections {
+            let wanted = settings.connections;
+            warn!("{connections_max} connections at the most, not {wanted}: too few file descriptors (ulimit -n)");
+        }
+        Server::with_connections(settings, store, core, connections_max).await
+    }
+
+    /// As [`Server::bind`], for so many connections whatever stands behind them.
+    ///
+    /// # Errors
+    /// As [`Server::bind`].
+    pub async fn with_connections(
+        settings: Settings,
+        store: Arc<dyn MailStore>,
+        core: Generation,
+        connections_max: u32,
+    ) -> anyhow::Result<Server> {
+        let cells_max = cells_max(&settings);
+        if cells_max < settings.cells.min(connections_max) {
+            let wanted = settings.cells;
+            warn!("{cells_max} cells at the most, not {wanted}: too few memory mappings (vm.max_map_count)");
         }
         let mut listeners = Vec::new();
         for address in &settings.listen {
             listeners.push(listen(*address).with_context(|| format!("cannot listen on {address}"))?);
         }
+        let threads = Threads::start(settings.threads.into()).context("cannot start a thread")?;
         let control = match settings.control.as_deref() {
             Some(path) => Some(admin::Listener::bind(path).await?),
             None => None,
@@ -75,11 +97,22 @@ impl Server {
             store_memory: Memory::new(settings.store_memory, settings.database_deadline),
             counters: Counters::default(),
             drain: Drain(draining),
+            cells: Cells::new(cells_max),
+            core_config: Mutex::new((
+                store.message_octets_max(),
+                settings.core_config(store.message_octets_max()).into(),
+            )),
             store,
             settings,
         };
-        let permits = Permits::new(connections_max, shared.settings.network_connections);
-        Ok(Server { shared: Arc::new(shared), listeners, permits, swapper, control, drain })
+        let permits = Arc::new(Permits::new(connections_max, shared.settings.network_connections));
+        let reception = Reception {
+            shared: Arc::new(shared),
+            permits,
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            connections: AtomicU64::new(0),
+        };
+        Ok(Server { reception: Arc::new(reception), threads, listeners, swapper, control, drain })
     }
 
     /// The addresses that are listened on, with the ports that the system chose.
@@ -94,12 +127,17 @@ impl Server {
 
     /// What the sessions share.
     pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+        &self.reception.shared
+    }
+
+    /// Where connections are received, those of the listeners and any other.
+    pub fn reception(&self) -> &Arc<Reception> {
+        &self.reception
     }
 
     /// Serves until `stop` is ready; then sessions may finish their command, and are told 421.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let (shared, permits) = (self.shared, Arc::new(self.permits));
+        let (shared, permits) = (&self.reception.shared, &self.reception.permits);
         for address in self.listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
             let core = shared.slot.plan().current;
             info!(%address, name = shared.settings.name, core = core.short_digest(), "listening");
@@ -110,7 +148,12 @@ impl Server {
             acceptors.spawn(control.run(self.swapper));
         }
         for listener in self.listeners {
-            acceptors.spawn(accept(listener, shared.clone(), permits.clone()));
+            for runtime in self.threads.runtimes() {
+                match listener.try_clone() {
+                    Ok(listener) => drop(acceptors.spawn_on(accept(listener, self.reception.clone()), runtime)),
+                    Err(error) => error!(%error, "a thread cannot accept connections"),
+                }
+            }
         }
         stop.await;
         acceptors.shutdown().await;
@@ -146,10 +189,7 @@ impl Server {
 /// # Errors
 /// One line that says what is wrong with the core, or that the machine has too little address space.
 pub async fn load_core(settings: &Settings) -> anyhow::Result<Generation> {
-    let (connections_max, _) = permits::connections_max(settings.connections);
-    // A cell that is closing holds its place a little longer than its connection's permit, and a session that moves has
-    // two for a moment.
-    let engine = Engine::new(connections_max + connections_max / 16 + 8)?;
+    let engine = engine(settings)?;
     let Some(path) = &settings.core else {
         return Generation::from_bytes(&engine, DEFAULT_CORE).context("the core that the server carries");
     };
@@ -161,53 +201,89 @@ pub async fn load_core(settings: &Settings) -> anyhow::Result<Generation> {
     load.await.with_context(|| path.display().to_string())
 }
 
+/// Cells for sessions that are awake, no more than there can be connections.
+fn cells_max(settings: &Settings) -> u32 {
+    permits::cells_max(settings.cells.min(permits::connections_max(settings.connections)))
+}
+
+/// An engine with as many cells as a configuration allows.
+///
+/// # Errors
+/// When the machine has too little address space.
+pub fn engine(settings: &Settings) -> anyhow::Result<Engine> {
+    let cells_max = cells_max(settings);
+    // A session that moves has two cells for a moment, and those that look on are beside those that serve.
+    Engine::new(cells_max + cells_max / 16 + 8)
+}
+
 /// Listens with the longest queue that the system allows. A connection that finds it full looks open to its client, who
 /// waits for a greeting that never comes.
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(QUEUE_MAX)
+    socket.listen(QUEUE_MAX)?.into_std()
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, permits: Arc<Permits>) {
-    let refusals = Arc::new(tokio::sync::Semaphore::new(REFUSALS_MAX));
-    let mut id = 0_u64;
+/// Accepts on one thread; the others have the same queue, and whoever is free takes the next connection.
+async fn accept(listener: TcpListener, reception: Arc<Reception>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return error!(%error, "a thread cannot accept connections"),
+    };
     loop {
-        let (stream, client) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                // Responses leave in as few writes as the protocol allows; none of them waits for another one's
+                // acknowledgement.
+                let _ = stream.set_nodelay(true);
+                reception.receive(stream, client);
+            }
             Err(error) => {
                 error!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        // Responses leave in as few writes as the protocol allows; none of them waits for another one's acknowledgement.
-        let _ = stream.set_nodelay(true);
-        match permits.take(client.ip().to_canonical()) {
+        }
+    }
+}
+
+/// Where connections are received: each gets a permit and a task, or is told why not.
+pub struct Reception {
+    shared: Arc<Shared>,
+    permits: Arc<Permits>,
+    refusals: Arc<Semaphore>,
+    connections: AtomicU64,
+}
+
+impl Reception {
+    /// Serves a connection, however it came, in a task of its own on the thread that calls.
+    pub fn receive<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, client: SocketAddr) {
+        match self.permits.take(client.ip().to_canonical()) {
             Ok(permit) => {
-                id += 1;
-                let span = info_span!("session", id, %client);
-                let shared = shared.clone();
+                let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+                let shared = self.shared.clone();
                 let serve = async move {
                     debug!("open");
                     connection::serve(stream, client, shared).await;
                     drop(permit);
                 };
-                tokio::spawn(serve.instrument(span));
+                tokio::spawn(serve.instrument(info_span!("session", id, %client)));
             }
             Err(why) => {
-                shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
                 info!(%client, why, "connection refused");
-                if let Ok(permit) = refusals.clone().try_acquire_owned() {
-                    tokio::spawn(refuse(stream, shared.clone(), why, permit));
+                if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
+                    tokio::spawn(refuse(stream, self.shared.clone(), why, permit));
                 }
             }
         }
     }
 }
 
-async fn refuse<P>(mut stream: TcpStream, shared: Arc<Shared>, why: &'static str, _permit: P) {
+async fn refuse<S, P>(mut stream: S, shared: Arc<Shared>, why: &'static str, _permit: P)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let farewell = connection::farewell("4.3.2", &shared.settings.name, why);
     connection::say_goodbye(&mut stream, farewell.as_bytes(), REFUSAL_TIMEOUT).await;
 }

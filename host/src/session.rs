@@ -1,6 +1,7 @@
 //! The core's side of a connection: a cell, and its moves from generation to generation.
 
 use crate::cell::{Answer, Cell, Effects, Facts, Fault, Generation, Saved};
+use crate::permits::{CellPermit, Cells};
 use crate::record::Recorder;
 use crate::shared::Shared;
 use crate::swap::{Shadow, Slot, Turn, Verdict};
@@ -12,19 +13,33 @@ use tracing::{debug, warn};
 /// One session, in whichever generation holds it.
 pub struct Session {
     slot: Arc<Slot>,
+    cells: Cells,
+    /// For the cell, while there is one.
+    permit: Option<CellPermit>,
     /// The version of the plan that was followed last.
     followed: u64,
     /// Whether the plan has the session end.
     ends: bool,
     facts: Facts,
-    cell: Cell,
+    core: Core,
     seat: Seat,
     /// Where the session came from, until the core that has it has answered an event.
-    fallback: Option<(Generation, Saved)>,
+    fallback: Option<Box<(Generation, Saved)>>,
     /// Generations that failed to hold this session; it does not go there again.
     unfit: Vec<Generation>,
-    recorder: Option<Recorder>,
-    shadow: Option<Shadow>,
+    /// Whether its core cannot save it, so that it stays awake.
+    is_sleepless: bool,
+    /// Whether it has slept through a change that takes a cell to be followed.
+    is_behind: bool,
+    recorder: Option<Box<Recorder>>,
+    shadow: Option<Box<Shadow>>,
+}
+
+/// What a session is made of.
+enum Core {
+    Awake(Box<Cell>),
+    /// Hibernating: the bytes that a cell will be made of when there is something to tell it.
+    Asleep(Box<Saved>),
 }
 
 /// A session's place among those of a generation.
@@ -44,11 +59,13 @@ impl Drop for Seat {
 }
 
 impl Session {
-    /// Opens a session in the generation that serves connections that come.
+    /// Opens a session in the generation that serves connections that come, as soon as there is a cell for it.
     ///
     /// # Errors
     /// When the core fails, which is counted.
-    pub fn open(shared: &Shared, facts: Facts) -> Result<(Session, Effects), Fault> {
+    pub async fn open(shared: &Shared, facts: Facts) -> Result<(Session, Effects), Fault> {
+        let cells = shared.cells.clone();
+        let permit = cells.take().await.ok_or(Fault::NoRoom)?;
         let slot = shared.slot.clone();
         let followed = slot.version();
         let (generation, looking_on) = slot.admit();
@@ -69,15 +86,19 @@ impl Session {
         let seat = Seat::take(&generation);
         let session = Session {
             slot,
+            cells,
+            permit: Some(permit),
             followed,
             ends: false,
             facts,
-            cell,
+            core: Core::Awake(Box::new(cell)),
             seat,
             fallback: None,
             unfit: Vec::new(),
-            recorder,
-            shadow,
+            is_sleepless: false,
+            is_behind: false,
+            recorder: recorder.map(Box::new),
+            shadow: shadow.map(Box::new),
         };
         Ok((session, effects))
     }
@@ -87,11 +108,61 @@ impl Session {
         &self.seat.0
     }
 
+    /// Gives a session that hibernates a cell again, as soon as there is one.
+    ///
+    /// # Errors
+    /// When there is none in time, or no core that has held the session takes it.
+    pub async fn wake(&mut self) -> Result<(), Fault> {
+        if let Core::Awake(_) = self.core {
+            return Ok(());
+        }
+        self.permit = Some(self.cells.take().await.ok_or(Fault::NoRoom)?);
+        let Core::Asleep(saved) = &self.core else { unreachable!("nothing else wakes it") };
+        match Cell::restore(&self.seat.0, &self.facts, saved) {
+            Ok(cell) => {
+                self.core = Core::Awake(Box::new(cell));
+                if std::mem::take(&mut self.is_behind) {
+                    self.followed = u64::MAX;
+                }
+                Ok(())
+            }
+            Err(fault) => {
+                self.seat.0.stats().lost(&fault);
+                self.record_fault(&fault);
+                self.restore_fallback(&fault)
+            }
+        }
+    }
+
+    /// Whether the session could hibernate.
+    pub fn can_hibernate(&self) -> bool {
+        matches!(self.core, Core::Awake(_)) && !self.is_sleepless && self.shadow.is_none()
+    }
+
+    /// Gives the cell back and keeps the session as bytes. A core that does not give them keeps its cell.
+    ///
+    /// # Errors
+    /// When the core traps.
+    pub fn hibernate(&mut self) -> Result<(), Fault> {
+        let schema = self.seat.0.schema_to(&self.seat.0);
+        match schema.map(|schema| self.save(schema)).transpose()? {
+            Some(Ok(saved)) => {
+                self.core = Core::Asleep(Box::new(saved));
+                self.permit = None;
+            }
+            None | Some(Err(_)) => self.is_sleepless = true,
+        }
+        Ok(())
+    }
+
     /// Tells the core what happened. Whoever is to move, moves before. What the core of another generation fails to
     /// answer first after a move, the one before answers.
     ///
     /// # Errors
     /// When the session is lost.
+    ///
+    /// # Panics
+    /// While the session hibernates: [`Session::wake`] comes first.
     pub fn deliver(&mut self, input: &Input<'_>) -> Result<Answer, Fault> {
         self.follow()?;
         if let Some(recorder) = &mut self.recorder {
@@ -113,7 +184,8 @@ impl Session {
 
     fn call(&mut self, input: &Input<'_>) -> Result<Answer, Fault> {
         let start = Instant::now();
-        let answer = self.cell.deliver(input);
+        let Core::Awake(cell) = &mut self.core else { panic!("the session hibernates") };
+        let answer = cell.deliver(input);
         let stats = self.seat.0.stats();
         match &answer {
             Ok(answer) => stats.answered(&answer.effects, start.elapsed()),
@@ -133,10 +205,12 @@ impl Session {
     }
 
     fn restore_fallback(&mut self, fault: &Fault) -> Result<(), Fault> {
-        let Some((generation, saved)) = self.fallback.take() else { return Err(fault.clone()) };
+        let Some((generation, saved)) = self.fallback.take().map(|fallback| *fallback) else {
+            return Err(fault.clone());
+        };
         warn!(%fault, core = self.seat.0.short_digest(), "a core fails at its first event; the session goes back");
-        self.cell =
-            Cell::restore(&generation, &self.facts, &saved).inspect_err(|fault| generation.stats().lost(fault))?;
+        let restored = Cell::restore(&generation, &self.facts, &saved);
+        self.core = Core::Awake(Box::new(restored.inspect_err(|fault| generation.stats().lost(fault))?));
         self.unfit.push(std::mem::replace(&mut self.seat, Seat::take(&generation)).0.clone());
         // What the plan says of that core may have changed meanwhile.
         self.followed = u64::MAX;
@@ -157,6 +231,24 @@ impl Session {
     /// do follow before they do it.
     pub async fn turn_to_follow(&self) -> Turn {
         self.slot.turn(self.followed).await
+    }
+
+    /// Follows in an idle session's turn. One that hibernates in a layout that the other core does not read is woken for it.
+    ///
+    /// # Errors
+    /// See [`Session::follow`].
+    pub async fn follow_in_turn(&mut self) -> Result<(), Fault> {
+        if let (Core::Asleep(saved), (_, Verdict::Move(to))) = (&self.core, self.slot.verdict(&self.seat.0))
+            && !to.reads().contains(&saved.schema())
+            && self.seat.0.schema_to(&to).is_some()
+        {
+            match self.wake().await {
+                // It sleeps on where it is.
+                Err(Fault::NoRoom) => {}
+                woken => woken?,
+            }
+        }
+        self.follow()
     }
 
     /// Does what the plan says of this session, if it has changed. Between two events only.
@@ -188,19 +280,26 @@ impl Session {
             return Ok(());
         }
         let start = Instant::now();
+        if let Core::Asleep(saved) = &self.core {
+            // Its bytes move as they are, where the other core reads them.
+            if to.reads().contains(&saved.schema()) {
+                let (octets, from) = (saved.octets(), (self.seat.0.clone(), (**saved).clone()));
+                let fallback = self.fallback.take().unwrap_or_else(|| Box::new(from));
+                self.has_moved(to, fallback, start, octets);
+            } else if self.seat.0.schema_to(to).is_some() {
+                self.is_behind = true;
+            } else {
+                self.has_no_way_to(to);
+            }
+            return Ok(());
+        }
         let Some((from, saved)) = self.saved_for(to)? else { return Ok(()) };
         match Cell::restore(to, &self.facts, &saved) {
             Ok(cell) => {
-                self.cell = cell;
-                self.seat = Seat::take(to);
-                to.stats().moved_in();
-                self.slot.moved(start.elapsed(), saved.octets());
+                self.core = Core::Awake(Box::new(cell));
+                let octets = saved.octets();
+                self.has_moved(to, Box::new((from, saved)), start, octets);
                 debug!(core = to.short_digest(), "moved");
-                self.fallback = (!from.is(to)).then_some((from, saved));
-                self.shadow = None;
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.moved(to);
-                }
             }
             Err(fault) => {
                 to.stats().lost(&fault);
@@ -212,37 +311,67 @@ impl Session {
         Ok(())
     }
 
+    fn has_moved(&mut self, to: &Generation, fallback: Box<(Generation, Saved)>, start: Instant, octets: usize) {
+        self.seat = Seat::take(to);
+        to.stats().moved_in();
+        self.slot.moved(start.elapsed(), octets);
+        self.fallback = Some(fallback).filter(|fallback| !fallback.0.is(to));
+        self.shadow = None;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.moved(to);
+        }
+    }
+
     /// The session as that generation can read it, and where it is from. A core that has not answered yet may be one that
     /// cannot: then the session goes on from where it was before.
     fn saved_for(&mut self, to: &Generation) -> Result<Option<(Generation, Saved)>, Fault> {
-        if let Some((from, saved)) = &self.fallback
+        if let Some((from, saved)) = self.fallback.as_deref()
             && to.reads().contains(&saved.schema())
         {
             return Ok(Some((from.clone(), saved.clone())));
         }
         let Some(schema) = self.seat.0.schema_to(to) else {
-            let (writes, reads) = (self.seat.0.writes(), to.reads());
-            self.slot.stayed(&self.seat.0, format!("it writes layouts {writes:?}, the other core reads {reads:?}"));
+            self.has_no_way_to(to);
             return Ok(None);
         };
-        match self.cell.save(schema) {
+        match self.save(schema)? {
             Ok(saved) => Ok(Some((self.seat.0.clone(), saved))),
             Err(fault) => {
-                self.seat.0.stats().lost(&fault);
-                self.record_fault(&fault);
-                match fault {
-                    // The cell is gone with it.
-                    Fault::Trap(_) => self.restore_fallback(&fault)?,
-                    _ => self.slot.stayed(&self.seat.0, fault.to_string()),
+                if !matches!(fault, Fault::Trap(_)) {
+                    self.slot.stayed(&self.seat.0, fault.to_string());
                 }
                 Ok(None)
             }
         }
     }
 
+    fn has_no_way_to(&self, to: &Generation) {
+        let (writes, reads) = (self.seat.0.writes(), to.reads());
+        self.slot.stayed(&self.seat.0, format!("it writes layouts {writes:?}, the other core reads {reads:?}"));
+    }
+
+    /// Has the cell save the session; the inner error is why it does not. A cell that is lost by it takes the session back to
+    /// where it was before.
+    fn save(&mut self, schema: u32) -> Result<Result<Saved, Fault>, Fault> {
+        let Core::Awake(cell) = &mut self.core else { panic!("the session hibernates") };
+        let saved = cell.save(schema);
+        if let Err(fault) = &saved {
+            self.seat.0.stats().lost(fault);
+            self.record_fault(fault);
+            if let Fault::Trap(_) = fault {
+                self.restore_fallback(fault)?;
+            }
+        }
+        Ok(saved)
+    }
+
     /// The longest line that the core reads at this moment, CRLF counted.
     pub fn line_octets_max(&self) -> usize {
-        if let Some(Due::Line { octets_max, .. }) = self.cell.due() { octets_max as usize } else { 0 }
+        let due = match &self.core {
+            Core::Awake(cell) => cell.due(),
+            Core::Asleep(saved) => saved.due(),
+        };
+        if let Some(Due::Line { octets_max, .. }) = due { octets_max as usize } else { 0 }
     }
 }
 

@@ -1,13 +1,14 @@
 //! What all sessions of a server share.
 
 use crate::config::Settings;
-use crate::permits::Memory;
+use crate::permits::{Cells, Memory};
 use crate::record::Recordings;
 use crate::spool::Spool;
 use crate::store::MailStore;
 use crate::swap::Slot;
-use std::sync::Arc;
+use mailcell_core::Config;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -29,12 +30,21 @@ pub struct Shared {
     pub counters: Counters,
     /// Whether the server is stopping.
     pub drain: Drain,
+    /// Cells for sessions that are awake.
+    pub cells: Cells,
+    /// What cores are told, for the database's limit that it was made for.
+    pub(crate) core_config: Mutex<(u64, Arc<Config>)>,
 }
 
 impl Shared {
-    /// What a core is told when a session opens.
-    pub fn core_config(&self) -> Vec<(String, String)> {
-        self.settings.core_config(self.store.message_octets_max())
+    /// What a core is told when a session opens: one copy for all sessions, while the database's limit stays.
+    pub fn core_config(&self) -> Arc<Config> {
+        let octets_max = self.store.message_octets_max();
+        let mut config = self.core_config.lock().unwrap_or_else(PoisonError::into_inner);
+        if config.0 != octets_max {
+            *config = (octets_max, self.settings.core_config(octets_max).into());
+        }
+        config.1.clone()
     }
 }
 

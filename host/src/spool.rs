@@ -58,30 +58,40 @@ impl Held {
         self.file_octets + self.memory.len() as u64
     }
 
-    /// Adds octets. A failure is kept and given by [`Held::take`]; the octets of a message that failed are let go.
+    /// Adds octets, which are in memory until [`Held::settle`].
     pub fn append(&mut self, octets: &[u8]) {
-        if self.failure.is_some() {
-            return;
-        }
-        if self.file.is_none() && self.memory.len() + octets.len() <= self.spool.memory_octets_max {
+        if self.failure.is_none() {
             self.memory.extend_from_slice(octets);
-        } else if let Err(error) = tokio::task::block_in_place(|| self.append_to_file(octets)) {
+        }
+    }
+
+    /// Whether more is in memory than may stay there.
+    pub fn is_over(&self) -> bool {
+        self.memory.len() > self.spool.memory_octets_max
+    }
+
+    /// Moves what is in memory to the file. A failure is kept and given by [`Held::take`]; the octets of a message that failed
+    /// are let go.
+    pub async fn settle(&mut self) {
+        if let Err(error) = self.move_to_file().await {
             self.clear();
             self.failure = Some(error);
         }
     }
 
-    fn append_to_file(&mut self, octets: &[u8]) -> io::Result<()> {
-        let memory = std::mem::take(&mut self.memory);
-        let added = (memory.len() + octets.len()) as u64;
-        self.spool.reserve(added)?;
-        self.file_octets += added;
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(tempfile::tempfile_in(&self.spool.directory)?),
-        };
-        file.write_all(&memory)?;
-        file.write_all(octets)
+    async fn move_to_file(&mut self) -> io::Result<()> {
+        self.spool.reserve(self.memory.len() as u64)?;
+        self.file_octets += self.memory.len() as u64;
+        let (mut memory, file, spool) = (std::mem::take(&mut self.memory), self.file.take(), self.spool.clone());
+        let written = blocking(move || {
+            let mut file = file.map_or_else(|| tempfile::tempfile_in(&spool.directory), Ok)?;
+            file.write_all(&memory)?;
+            memory.clear();
+            Ok((memory, file))
+        });
+        let (memory, file) = written.await?;
+        (self.memory, self.file) = (memory, Some(file));
+        Ok(())
     }
 
     /// Lets everything go.
@@ -93,30 +103,49 @@ impl Held {
     ///
     /// # Errors
     /// When an octet could not be held, or cannot be read again.
-    pub fn take(&mut self, header_octets: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
-        let taken = self.read(header_octets);
+    pub async fn take(&mut self, header_octets: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
+        let taken = self.read(header_octets).await;
         self.clear();
         taken
     }
 
-    fn read(&mut self, header_octets: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    /// Lets everything go, as [`Held::take`] does, and reads nothing.
+    ///
+    /// # Errors
+    /// When an octet could not be held.
+    pub fn finish(&mut self) -> io::Result<()> {
+        let failure = self.failure.take();
+        self.clear();
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn read(&mut self, header_octets: usize) -> io::Result<(Vec<u8>, Vec<u8>)> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let Some(file) = &mut self.file else {
+        if self.file.is_none() {
             let mut headers = std::mem::take(&mut self.memory);
             let body = headers.split_off(header_octets);
             return Ok((headers, body));
-        };
-        tokio::task::block_in_place(|| {
+        }
+        self.move_to_file().await?;
+        let (file, octets) = (self.file.take(), self.file_octets as usize);
+        blocking(move || {
+            let mut file = file.ok_or(io::ErrorKind::NotFound)?;
             file.rewind()?;
             let mut headers = vec![0; header_octets];
             file.read_exact(&mut headers)?;
-            let mut body = vec![0; self.file_octets as usize - header_octets];
+            let mut body = vec![0; octets - header_octets];
             file.read_exact(&mut body)?;
             Ok((headers, body))
         })
+        .await
     }
+}
+
+/// Files may block, and a thread that serves sessions may not.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(act).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 impl Drop for Held {
@@ -133,32 +162,39 @@ mod tests {
         Spool::new(std::env::temp_dir(), 8, 20)
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    async fn hold(held: &mut Held, octets: &[u8]) {
+        held.append(octets);
+        if held.is_over() {
+            held.settle().await;
+        }
+    }
+
+    #[tokio::test]
     async fn a_message_moves_to_a_file_and_comes_back_whole() {
         let spool = spool();
         let mut held = Held::new(spool.clone());
         for block in [&b"12345678"[..], b"9", b"abc"] {
-            held.append(block);
+            hold(&mut held, block).await;
         }
-        assert_eq!((held.octets(), spool.file_octets()), (12, 12));
-        assert_eq!(held.take(2).unwrap(), (b"12".to_vec(), b"3456789abc".to_vec()));
+        assert_eq!((held.octets(), spool.file_octets()), (12, 9));
+        assert_eq!(held.take(2).await.unwrap(), (b"12".to_vec(), b"3456789abc".to_vec()));
         assert_eq!((held.octets(), spool.file_octets()), (0, 0));
-        held.append(b"xy");
-        assert_eq!(held.take(2).unwrap(), (b"xy".to_vec(), Vec::new()));
+        hold(&mut held, b"xy").await;
+        assert_eq!(held.take(2).await.unwrap(), (b"xy".to_vec(), Vec::new()));
     }
 
-    #[tokio::test(flavor = "multi_thread")]
+    #[tokio::test]
     async fn the_quota_is_shared_and_given_back() {
         let spool = spool();
         let (mut one, mut other) = (Held::new(spool.clone()), Held::new(spool.clone()));
-        one.append(&[b'x'; 15]);
-        other.append(&[b'x'; 15]);
-        other.append(b"later");
-        assert_eq!(other.take(0).unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        hold(&mut one, &[b'x'; 15]).await;
+        hold(&mut other, &[b'x'; 15]).await;
+        hold(&mut other, b"later").await;
+        assert_eq!(other.take(0).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
         assert_eq!(spool.file_octets(), 15);
         drop(one);
         assert_eq!(spool.file_octets(), 0);
-        other.append(&[b'x'; 15]);
-        assert_eq!(other.take(0).unwrap().1.len(), 15);
+        hold(&mut other, &[b'x'; 15]).await;
+        assert_eq!(other.take(0).await.unwrap().1.len(), 15);
     }
 }

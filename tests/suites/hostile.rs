@@ -155,7 +155,8 @@ async fn a_core_that_loops_when_it_opens_costs_its_sessions_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn harm_while_sessions_move_costs_one_session_or_none() {
     let _one = ONE_AT_A_TIME.lock().await;
-    let setup = Setup::start(&cores::hostile(), &[]);
+    // What hibernates is saved before anything moves, and the harm is done then.
+    let setup = Setup::start(&cores::hostile(), &["--hibernate-after", "1h"]);
     let mut lost = Vec::new();
     let mut stay = Vec::new();
     for (harm, traps) in

@@ -1,5 +1,6 @@
 //! A generation: what the server makes of one component file.
 
+use super::DEFAULT_CORE;
 use super::bindings::{Core, CorePre};
 use super::engine::Engine;
 use super::instance::{Cell, Fault};
@@ -8,6 +9,7 @@ use super::one_line;
 use super::state::CellState;
 use super::stats::Stats;
 use anyhow::Context;
+use mailcell_core::Schemas;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
@@ -69,6 +71,7 @@ struct Inner {
     exports: Vec<String>,
     memory_octets: u64,
     version: Option<String>,
+    is_native: bool,
     writes: Vec<u32>,
     reads: Vec<u32>,
     stats: Stats,
@@ -127,16 +130,34 @@ impl Generation {
             exports,
             memory_octets,
             version: version(bytes),
+            is_native: false,
             writes: Vec::new(),
             reads: Vec::new(),
             stats: Stats::default(),
         };
         let mut generation = Generation(Arc::new(inner));
-        let (writes, reads) = Cell::schemas(&generation).map_err(CoreError::Start)?;
+        let Schemas { writes, reads } = Cell::schemas(&generation).map_err(CoreError::Start)?;
         if let Some(inner) = Arc::get_mut(&mut generation.0) {
             (inner.writes, inner.reads) = (writes, reads);
         }
         Ok(generation)
+    }
+
+    /// The core that the server carries, whose sessions run as the plain Rust that they are, without a sandbox: to measure
+    /// what that costs, and for nothing else. A panic in it is one of the server's.
+    ///
+    /// # Errors
+    /// As [`Generation::from_bytes`].
+    pub fn native(engine: &Engine) -> Result<Generation, CoreError> {
+        let mut generation = Generation::from_bytes(engine, DEFAULT_CORE)?;
+        if let Some(inner) = Arc::get_mut(&mut generation.0) {
+            inner.is_native = true;
+        }
+        Ok(generation)
+    }
+
+    pub(super) fn is_native(&self) -> bool {
+        self.0.is_native
     }
 
     /// Whether both are one.

@@ -1,15 +1,10 @@
-//! A cell: one instance of a core, serving one session.
+//! A cell: one instance of a core, serving one session, and the checks on what it returns.
 
-use super::bindings::Core;
-use super::bindings::exports::mailcell::smtp::{migration, session as wit};
+use super::component::{Component, Position};
 use super::generation::Generation;
-use super::limits;
-use super::one_line;
-use super::state::CellState;
 use super::step::{Answer, Checker, Effects};
-use mailcell_core::{Due, Event, Input, MailboxPage, Next, Reply};
+use mailcell_core::{Core, Due, Event, Input, Next, Schemas, Step};
 use std::sync::Arc;
-use wasmtime::{PoolConcurrencyLimitError, Store};
 
 /// Why a cell is lost. The session ends with a 421, and no other one notices.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,7 +36,7 @@ pub struct Facts {
 #[derive(Clone, Debug)]
 pub struct Saved {
     schema: u32,
-    state: Vec<u8>,
+    state: Box<[u8]>,
     checker: Checker,
 }
 
@@ -60,13 +55,23 @@ impl Saved {
     pub fn schema(&self) -> u32 {
         self.schema
     }
+
+    /// What the session waits for.
+    pub fn due(&self) -> Option<Due> {
+        self.checker.due()
+    }
 }
 
 /// One instance of a core.
 pub struct Cell {
-    store: Store<CellState>,
-    core: Core,
+    instance: Instance,
     checker: Checker,
+}
+
+enum Instance {
+    Component(Component),
+    /// The core that the server carries, without a sandbox: to measure what that costs.
+    Native(mailcell_core::Session),
 }
 
 impl Cell {
@@ -75,9 +80,18 @@ impl Cell {
     /// # Errors
     /// See [`Fault`].
     pub fn open(generation: &Generation, facts: &Facts) -> Result<(Cell, Effects), Fault> {
-        let mut cell = Cell::instantiate(generation)?;
-        let peer = wit::Peer { address: facts.address.clone() };
-        let step = cell.call(|core, store| core.mailcell_smtp_session().call_open(store, &facts.config, &peer))?;
+        let (instance, step) = match generation.is_native() {
+            true => {
+                let (session, step) = mailcell_core::Session::open(&facts.config);
+                (Instance::Native(session), step)
+            }
+            false => {
+                let mut component = Component::instantiate(generation)?;
+                let step = component.open(facts)?;
+                (Instance::Component(component), step)
+            }
+        };
+        let mut cell = Cell { instance, checker: Checker::default() };
         let effects = cell.check(step)?;
         Ok((cell, effects))
     }
@@ -87,85 +101,51 @@ impl Cell {
     /// # Errors
     /// See [`Fault`].
     pub fn restore(generation: &Generation, facts: &Facts, saved: &Saved) -> Result<Cell, Fault> {
-        let mut cell = Cell::instantiate(generation)?;
-        let peer = wit::Peer { address: facts.address.clone() };
-        let position = cell.call(|core, store| {
-            core.mailcell_smtp_migration().call_restore(store, &facts.config, &peer, saved.schema, &saved.state)
-        })?;
-        let position = position.map_err(|why| Fault::Unread(printable(&why)))?;
-        cell.checker = saved.checker.clone();
+        let (instance, position) = match generation.is_native() {
+            true => {
+                let restored = mailcell_core::Session::restore(&facts.config, saved.schema, &saved.state);
+                let (session, position) = restored.map_err(Fault::Unread)?;
+                (Instance::Native(session), (Some(position.due), position.octets))
+            }
+            false => {
+                let mut component = Component::instantiate(generation)?;
+                let position = component.restore(facts, saved.schema, &saved.state)?;
+                (Instance::Component(component), position)
+            }
+        };
+        let mut cell = Cell { instance, checker: saved.checker.clone() };
         cell.check_position(position)?;
         Ok(cell)
     }
 
-    /// The layouts of saved sessions that a core knows: what it writes, what it reads.
+    /// The layouts of saved sessions that a core knows.
     ///
     /// # Errors
     /// See [`Fault`].
-    pub(super) fn schemas(generation: &Generation) -> Result<(Vec<u32>, Vec<u32>), Fault> {
-        let mut cell = Cell::instantiate(generation)?;
-        let schemas = cell.call(|core, store| core.mailcell_smtp_migration().call_schemas(store))?;
-        cell.expect_nothing_queued()?;
-        if schemas.writes.len().max(schemas.reads.len()) > limits::SCHEMAS_MAX {
-            return Err(Fault::Refused("too many layouts"));
-        }
-        Ok((schemas.writes, schemas.reads))
+    pub(super) fn schemas(generation: &Generation) -> Result<Schemas, Fault> {
+        Component::instantiate(generation)?.schemas()
     }
 
-    fn instantiate(generation: &Generation) -> Result<Cell, Fault> {
-        let engine = generation.pre().engine();
-        let mut store = Store::new(engine, CellState::new());
-        store.limiter(CellState::limits);
-        store.set_hostcall_fuel(limits::HOSTCALL_FUEL);
-        store.set_max_component_handles(0);
-        store.epoch_deadline_callback(|mut context| Ok(context.data_mut().keep_budget()));
-        store.set_epoch_deadline(1);
-        let core = generation.pre().instantiate(&mut store).map_err(|error| {
-            match error.is::<PoolConcurrencyLimitError>() {
-                true => Fault::NoRoom,
-                false => Fault::Trap(one_line(&error)),
-            }
-        })?;
-        Ok(Cell { store, core, checker: Checker::default() })
-    }
-
-    /// Tells the core what happened. A block of message data has at most [`limits::BLOCK_OCTETS_MAX`].
+    /// Tells the core what happened. A block of message data has at most [`super::limits::BLOCK_OCTETS_MAX`].
     ///
     /// # Errors
     /// See [`Fault`].
     pub fn deliver(&mut self, input: &Input<'_>) -> Result<Answer, Fault> {
-        let step = match input {
-            Input::Line(line) => self.call(|core, store| core.mailcell_smtp_session().call_on_line(store, line))?,
-            Input::Data(block) => return self.deliver_data(block),
-            Input::Reply(reply) => {
-                self.checker.reply(reply);
-                let reply = to_wit(reply);
-                self.call(|core, store| core.mailcell_smtp_session().call_on_reply(store, &reply))?
-            }
-            Input::Event(event) => {
-                let event = match event {
-                    Event::LineTooLong => wit::Event::LineTooLong,
-                    Event::IdleTimeout => wit::Event::IdleTimeout,
-                    Event::SessionExpired => wit::Event::SessionExpired,
-                    Event::Drain => wit::Event::Drain,
-                    Event::Unknown => wit::Event::Ext(wit::Extension { name: "unknown".to_owned(), value: Vec::new() }),
-                };
-                self.call(|core, store| core.mailcell_smtp_session().call_on_event(store, &event))?
-            }
+        match input {
+            Input::Data(block) => self.checker.offer(block.len()),
+            Input::Reply(reply) => self.checker.reply(reply),
+            Input::Line(_) | Input::Event(_) => {}
+        }
+        let answer = match &mut self.instance {
+            Instance::Component(component) => component.deliver(input)?,
+            Instance::Native(session) => session.deliver(input.clone()),
         };
-        let effects = self.check(step)?;
+        let effects = self.check(answer.step)?;
         if is_end_of_time(input) && !matches!(effects.next, Next::Close) {
             return Err(Fault::Refused("no end of a session whose time was up"));
         }
-        Ok(Answer { consumed: 0, effects })
-    }
-
-    fn deliver_data(&mut self, block: &[u8]) -> Result<Answer, Fault> {
-        self.checker.offer(block.len());
-        let data = self.call(|core, store| core.mailcell_smtp_session().call_on_data(store, block))?;
-        let consumed = data.consumed as usize;
-        let effects = self.check(data.step)?;
-        if consumed > block.len() || (consumed < block.len() && matches!(effects.next, Next::ReadData)) {
+        let (consumed, offered) = (answer.consumed, if let Input::Data(block) = input { block.len() } else { 0 });
+        if consumed > offered || (consumed < offered && matches!(effects.next, Next::ReadData)) {
             return Err(Fault::Refused("another count of octets than it was given"));
         }
         Ok(Answer { consumed, effects })
@@ -176,71 +156,32 @@ impl Cell {
     /// # Errors
     /// See [`Fault`].
     pub fn save(&mut self, schema: u32) -> Result<Saved, Fault> {
-        let saved = self.call(|core, store| core.mailcell_smtp_migration().call_save(store, schema))?;
-        if saved.state.len() > limits::STATE_OCTETS_MAX {
-            return Err(Fault::Refused("a state that is too long"));
-        }
-        self.check_position(saved.position)?;
-        Ok(Saved { schema, state: saved.state, checker: self.checker.clone() })
-    }
-
-    fn call<T>(&mut self, event: impl FnOnce(&Core, &mut Store<CellState>) -> wasmtime::Result<T>) -> Result<T, Fault> {
-        self.store.set_epoch_deadline(1);
-        self.store.data_mut().start_call();
-        event(&self.core, &mut self.store).map_err(|error| Fault::Trap(one_line(&error)))
-    }
-
-    fn check(&mut self, step: wit::Step) -> Result<Effects, Fault> {
-        let queue = self.store.data_mut().take_queue();
-        self.checker.check(step, queue).map_err(Fault::Refused)
-    }
-
-    /// Where a session changes hands, the core says where it is, and asks for nothing. How long a line may be is the
-    /// core's own affair.
-    fn check_position(&mut self, position: migration::Position) -> Result<(), Fault> {
-        self.expect_nothing_queued()?;
-        let due = match position.next {
-            wit::Next::ReadLine(line) => Some(Due::Line { octets_max: line.octets_max, secret: line.secret }),
-            wit::Next::ReadData => Some(Due::Data),
-            wit::Next::AwaitReply => Some(Due::Reply),
-            wit::Next::Close => None,
+        let (position, state) = match &mut self.instance {
+            Instance::Component(component) => component.save(schema)?,
+            Instance::Native(session) => {
+                let saved = session.save(schema);
+                ((Some(saved.position.due), saved.position.octets), saved.state)
+            }
         };
-        self.checker.change_hands(due, position.octets).map_err(Fault::Refused)
+        self.check_position(position)?;
+        Ok(Saved { schema, state: state.into(), checker: self.checker.clone() })
+    }
+
+    fn check(&mut self, step: Step) -> Result<Effects, Fault> {
+        self.checker.check(step).map_err(Fault::Refused)
+    }
+
+    /// Where a session changes hands, the core says where it is. How long a line may be is the core's own affair.
+    fn check_position(&mut self, (due, octets): Position) -> Result<(), Fault> {
+        self.checker.change_hands(due, octets).map_err(Fault::Refused)
     }
 
     /// What the session waits for; nothing at its end.
     pub fn due(&self) -> Option<Due> {
         self.checker.due()
     }
-
-    fn expect_nothing_queued(&mut self) -> Result<(), Fault> {
-        match self.store.data_mut().take_queue().is_empty() {
-            true => Ok(()),
-            false => Err(Fault::Refused("a request or an order while a session changes hands")),
-        }
-    }
 }
 
 fn is_end_of_time(input: &Input<'_>) -> bool {
     matches!(input, Input::Event(Event::IdleTimeout | Event::SessionExpired | Event::Drain))
-}
-
-fn to_wit(reply: &Reply) -> wit::Reply {
-    match reply {
-        Reply::Mailboxes(MailboxPage { mailboxes, more }) => {
-            wit::Reply::Mailboxes(super::bindings::mailcell::smtp::mail_store::MailboxPage {
-                mailboxes: mailboxes.clone(),
-                more: *more,
-            })
-        }
-        Reply::Stored(id) => wit::Reply::Stored(id.clone()),
-        Reply::Unavailable => wit::Reply::Unavailable,
-        Reply::OutOfSpace => wit::Reply::OutOfSpace,
-        Reply::Refused => wit::Reply::Refused,
-    }
-}
-
-/// What a core says of itself, for a log.
-fn printable(text: &str) -> String {
-    text.chars().take(200).flat_map(char::escape_debug).collect()
 }

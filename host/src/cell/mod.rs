@@ -2,6 +2,7 @@
 //! returns.
 
 mod bindings;
+mod component;
 mod engine;
 mod generation;
 mod instance;

@@ -2,8 +2,7 @@
 
 use super::bindings::exports::mailcell::smtp::session as wit;
 use super::limits;
-
-use mailcell_core::{Due, Message, Next, Order, Reply, Request};
+use mailcell_core::{Due, Message, Next, Order, Reply, Request, Response, Step};
 
 /// A step that was checked.
 #[derive(Debug)]
@@ -37,6 +36,33 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
         self.orders.is_empty() && self.requests.is_empty()
+    }
+
+    /// The step in the types of [`mailcell_core`], where waiting for a reply without a request, or a request and not
+    /// waiting, cannot be said.
+    pub(super) fn complete(self, step: wit::Step) -> Checked<Step> {
+        let mut requests = self.requests.into_iter();
+        let next = match (step.next, requests.next(), requests.next()) {
+            (wit::Next::AwaitReply, Some(request), None) => Next::AwaitReply(request),
+            (wit::Next::ReadLine(line), None, None) => {
+                Next::ReadLine { octets_max: line.octets_max, secret: line.secret }
+            }
+            (wit::Next::ReadData, None, None) => Next::ReadData,
+            (wit::Next::Close, None, None) => Next::Close,
+            (wit::Next::AwaitReply, None, _) => return Err("waiting for a reply without a request"),
+            (_, Some(_), _) => return Err("a request out of turn"),
+            (_, None, Some(_)) => unreachable!("a second request follows a first one"),
+        };
+        if step.responses.len() > limits::RESPONSES_MAX {
+            return Err("too many responses");
+        }
+        let responses = step.responses.into_iter().map(|response| Response {
+            code: response.code,
+            enhanced: response.enhanced.map(|status| (status.class, status.subject, status.detail)),
+            text: response.text.into(),
+            more: response.more,
+        });
+        Ok(Step { responses: responses.collect(), orders: self.orders, next })
     }
 }
 
@@ -89,36 +115,26 @@ impl Checker {
     }
 
     /// Checks a step; an error says what is wrong with it.
-    pub(super) fn check(&mut self, step: wit::Step, queue: Queue) -> Checked<Effects> {
-        let mut output = Vec::new();
-        if step.responses.len() > limits::RESPONSES_MAX {
-            return Err("too many responses");
-        }
+    pub(super) fn check(&mut self, step: Step) -> Checked<Effects> {
+        let Step { responses, orders, next } = step;
         // One event has one response; a second one would shift every answer behind it.
-        if step.responses.iter().rev().skip(1).any(|response| !response.more) {
+        if responses.iter().rev().skip(1).any(|response| !response.more) {
             return Err("two responses to one event");
         }
-        for response in &step.responses {
+        let mut output = Vec::with_capacity(responses.iter().map(|response| response.text.len() + 16).sum());
+        for response in &responses {
             self.write_response(response, &mut output)?;
         }
-        let code = step.responses.last().map(|response| response.code);
-        if code == Some(421) && !matches!(step.next, wit::Next::Close) {
+        let code = responses.last().map(|response| response.code);
+        if code == Some(421) && !matches!(next, Next::Close) {
             return Err("a 421 that does not close");
         }
-        self.check_orders(&queue.orders)?;
-        let mut requests = queue.requests.into_iter();
-        let next = match (step.next, requests.next(), requests.next()) {
-            (wit::Next::AwaitReply, Some(request), None) => Next::AwaitReply(self.check_request(request)?),
-            (wit::Next::ReadLine(line), None, None) => {
-                check_line_limit(line.octets_max)?;
-                Next::ReadLine { octets_max: line.octets_max, secret: line.secret }
-            }
-            (wit::Next::ReadData, None, None) => Next::ReadData,
-            (wit::Next::Close, None, None) => Next::Close,
-            (wit::Next::AwaitReply, None, _) => return Err("waiting for a reply without a request"),
-            (_, Some(_), _) => return Err("a request out of turn"),
-            (_, None, Some(_)) => unreachable!("a second request follows a first one"),
-        };
+        self.check_orders(&orders)?;
+        match &next {
+            Next::AwaitReply(request) => self.check_request(request)?,
+            Next::ReadLine { octets_max, .. } => check_line_limit(*octets_max)?,
+            Next::ReadData | Next::Close => {}
+        }
         if self.open_response.is_some() && !matches!(next, Next::AwaitReply(_)) {
             return Err("a response without its last line");
         }
@@ -126,10 +142,10 @@ impl Checker {
             self.offered = 0;
         }
         self.due = next.due();
-        Ok(Effects { output, code, orders: queue.orders, next })
+        Ok(Effects { output, code, orders, next })
     }
 
-    fn write_response(&mut self, response: &wit::Response, output: &mut Vec<u8>) -> Checked<()> {
+    fn write_response(&mut self, response: &Response, output: &mut Vec<u8>) -> Checked<()> {
         let code = response.code;
         if !(200..=599).contains(&code) {
             return Err("a response code out of bounds");
@@ -144,11 +160,16 @@ impl Checker {
         let start = output.len();
         output.extend_from_slice(&digits(code));
         output.push(if response.more { b'-' } else { b' ' });
-        if let Some(status) = &response.enhanced {
-            if u16::from(status.class) != code / 100 || status.subject > 999 || status.detail > 999 {
+        if let Some((class, subject, detail)) = response.enhanced {
+            if u16::from(class) != code / 100 || subject > 999 || detail > 999 {
                 return Err("an enhanced status code that does not fit");
             }
-            output.extend_from_slice(format!("{}.{}.{} ", status.class, status.subject, status.detail).as_bytes());
+            push_number(output, class.into());
+            output.push(b'.');
+            push_number(output, subject);
+            output.push(b'.');
+            push_number(output, detail);
+            output.push(b' ');
         }
         output.extend_from_slice(response.text.as_bytes());
         output.extend_from_slice(b"\r\n");
@@ -174,8 +195,8 @@ impl Checker {
         }
     }
 
-    fn check_request(&mut self, request: Request) -> Checked<Request> {
-        match &request {
+    fn check_request(&mut self, request: &Request) -> Checked<()> {
+        match request {
             Request::StoreMessage(message) => {
                 if message.octets != self.appended || message.header_octets > message.octets {
                     return Err("a message of another length than was appended");
@@ -191,7 +212,7 @@ impl Checker {
             Request::NextPage if !self.page_due => return Err("a request for a page behind the last one"),
             Request::NextPage => {}
         }
-        Ok(request)
+        Ok(())
     }
 }
 
@@ -200,6 +221,13 @@ fn check_line_limit(octets_max: u32) -> Checked<()> {
         true => Ok(()),
         false => Err("a line limit out of bounds"),
     }
+}
+
+/// A number below 1000, without the machinery of `fmt`: each response has three.
+fn push_number(output: &mut Vec<u8>, number: u16) {
+    let digits = digits(number);
+    let zeros = digits[..2].iter().take_while(|digit| **digit == b'0').count();
+    output.extend_from_slice(&digits[zeros..]);
 }
 
 fn digits(code: u16) -> [u8; 3] {
@@ -244,13 +272,23 @@ mod tests {
 
     #[track_caller]
     fn check(step: wit::Step, queue: Queue, expected: Result<&str, &str>) {
-        let got = Checker::default().check(step, queue).map(|effects| String::from_utf8(effects.output).unwrap());
+        let got = queue
+            .complete(step)
+            .and_then(|step| Checker::default().check(step))
+            .map(|effects| String::from_utf8(effects.output).unwrap());
         assert_eq!(got.as_deref().map_err(|error| *error), expected);
     }
 
     #[test]
     fn a_good_step_passes() {
         check(step(250, "Ok", false, line()), Queue::default(), Ok("250 Ok\r\n"));
+    }
+
+    #[test]
+    fn numbers_have_no_zeros_in_front() {
+        let mut output = Vec::new();
+        [0, 7, 10, 305, 999].into_iter().for_each(|number| push_number(&mut output, number));
+        assert_eq!(output, b"0710305999");
     }
 
     #[test]
@@ -287,9 +325,9 @@ mod tests {
     fn more_appended_than_offered_is_refused() {
         let mut checker = Checker::default();
         checker.offer(10);
-        let queue = |octets| Queue { orders: vec![Order::Append(vec![0; octets])], ..Queue::default() };
-        let reading = || wit::Step { responses: Vec::new(), next: wit::Next::ReadData };
-        assert!(checker.check(reading(), queue(10)).is_ok());
-        assert_eq!(checker.check(reading(), queue(65)).err(), Some("more appended than offered"));
+        let step =
+            |octets| Step { responses: Vec::new(), orders: vec![Order::Append(vec![0; octets])], next: Next::ReadData };
+        assert!(checker.check(step(10)).is_ok());
+        assert_eq!(checker.check(step(65)).err(), Some("more appended than offered"));
     }
 }

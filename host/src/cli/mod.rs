@@ -11,6 +11,7 @@ mod schema;
 mod serve;
 mod user;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -62,29 +63,34 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&anyhow::Error::from(error).context("cannot start")),
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        command => run(async {
+            match command {
+                Command::Serve(_) => unreachable!("it has a runtime of its own"),
+                Command::User(command) => user::run(command).await,
+                Command::Group(command) => group::run(command).await,
+                Command::Message(command) => message::run(command).await,
+                Command::Core(command) => core::run(command).await,
+                Command::Replay(args) => replay::run(args).await,
+                Command::Config(command) => config::run(command),
+                Command::Schema(command) => schema::run(command).await,
+            }
+        }),
     };
-    let done = runtime.block_on(async {
-        match cli.command {
-            Command::Serve(args) => serve::run(args).await,
-            Command::User(command) => user::run(command).await,
-            Command::Group(command) => group::run(command).await,
-            Command::Message(command) => message::run(command).await,
-            Command::Core(command) => core::run(command).await,
-            Command::Replay(args) => replay::run(args).await,
-            Command::Config(command) => config::run(command),
-            Command::Schema(command) => schema::run(command).await,
-        }
-    });
-    // A thread that waits for a frozen database must not keep the program.
-    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// Runs a command to its end.
+fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    let done = runtime.block_on(command);
+    // A thread that waits for a frozen database must not keep the program.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(100));
+    done
 }
 
 /// One clear line, and no backtrace.

@@ -2,7 +2,9 @@
 
 use super::args::{ServerArgs, open_store};
 use crate::config::Settings;
+use crate::log::Log;
 use crate::server::{self, Server};
+use anyhow::Context;
 use std::io::IsTerminal;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
@@ -20,9 +22,15 @@ pub(super) struct Args {
     settings: ServerArgs,
 }
 
-pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
-    start_log(&settings);
+    let log = start_log(&settings)?;
+    let done = super::run(serve(settings));
+    log.flush();
+    done
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
     // Before anything is taken, so that a signal that comes early is not lost.
     let mut hangup = signal(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -67,13 +75,19 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_log(settings: &Settings) {
+fn start_log(settings: &Settings) -> anyhow::Result<Log> {
+    let writer = Log::start().context("cannot start a thread")?;
     let log = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::from_level(settings.log))
-        .with_writer(std::io::stderr)
+        .with_writer(writer.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         // A log that nobody reads any more must not cost a session.
         .log_internal_errors(false);
-    if settings.log_json { log.json().init() } else { log.init() }
+    if settings.log_json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    Ok(writer)
 }

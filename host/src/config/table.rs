@@ -138,11 +138,20 @@ settings! {
         "How long a client may take to read what it is sent."
         |s, texts| s.write_timeout = duration(one(texts)?)?;
     Server "connections" "COUNT" "10000"
-        "Connections at once; less when descriptors or memory mappings do not allow it."
+        "Connections at once; less when file descriptors do not allow it."
         |s, texts| s.connections = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
+    Server "cells" "COUNT" "10000"
+        "Sessions with a cell at once; less when memory mappings do not allow it. Others hibernate, or wait a moment."
+        |s, texts| s.cells = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
+    Server "hibernate-after" "DURATION" "\"500ms\""
+        "How long an idle session keeps its cell; then it hibernates, as a few octets, until the client says something."
+        |s, texts| s.hibernate_after = duration(one(texts)?)?;
     Server "network-connections" "COUNT" "100"
         "Connections at once from one client network: an IPv4 address or an IPv6 /64. Loopback is excepted."
         |s, texts| s.network_connections = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
+    Server "threads" "COUNT" "0"
+        "Threads that serve sessions; 0 for as many as there are processors."
+        |s, texts| s.threads = parse(one(texts)?, "expected a number")?;
     Server "message-memory" "SIZE" "\"256KiB\""
         "How much of an arriving message is held in memory; more goes to a spool file."
         |s, texts| s.message_memory = size(one(texts)?)? as usize;

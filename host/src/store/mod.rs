@@ -1,8 +1,9 @@
-//! Where mail is kept: two stores behind one trait, [`sqlite`] embedded and [`mysql`] for MySQL and MariaDB. Only these
-//! two and the tables in [`schema`] hold SQL; [`batch`] lets many sessions share a commit.
+//! Where mail is kept: two stores behind one trait, [`sqlite`] embedded and [`mysql`] for MySQL and MariaDB, and
+//! [`discard`] for measuring. Only the first two and the tables in [`schema`] hold SQL; [`batch`] lets many sessions share a commit.
 
 pub mod batch;
 mod columns;
+pub mod discard;
 pub mod mysql;
 pub mod schema;
 pub mod sqlite;
@@ -69,7 +70,7 @@ impl Default for Options {
 }
 
 /// Opens a store by its address, `sqlite:PATH` or `mysql://USER[:PASSWORD]@HOST[:PORT]/DATABASE`, and brings its schema
-/// up to date.
+/// up to date. `discard:` keeps nothing.
 ///
 /// # Errors
 /// `Setting` for another address, `Schema` for a database that is not Mailcell's or newer, `Unavailable` otherwise.
@@ -81,6 +82,9 @@ pub async fn open(url: &str, options: &Options) -> Result<Arc<dyn MailStore>> {
         let Options { deadline, password, tls, ca_file } = options.clone();
         let options = mysql::MysqlOptions { url: url.to_owned(), password, tls, ca_file, deadline };
         return Ok(Arc::new(mysql::open(options).await?));
+    }
+    if url == "discard:" {
+        return Ok(Arc::new(discard::Discard));
     }
     // Not the address itself: it may hold a password.
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
@@ -217,6 +221,10 @@ pub trait MailStore: Send + Sync + 'static {
     async fn store_message(&self, message: Message) -> Result<()>;
     /// The largest message in octets that the database takes.
     fn message_octets_max(&self) -> u64;
+    /// Whether the octets of messages are looked at; if not, they need not be there.
+    fn takes_octets(&self) -> bool {
+        true
+    }
 
     /// Adds a user, or says that it [exists](StoreError::Exists).
     async fn add_user(&self, user: &User) -> Result<()>;

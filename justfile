@@ -47,10 +47,14 @@ deny:
 core:
     cargo run --quiet -- core check target/mailcell-core.wasm
 
-# Measure: all rows of the table, or those that are named.
-bench *ROWS:
+# Measure: all rows of the table, or those that are named (needs Debian's package tools and MariaDB; Postfix starts as root only).
+bench *ROWS: setup
     cargo build --release --package mailcell --package mailcell-bench
     target/release/mailcell-bench {{ROWS}}
+
+# Measure single events of the core, natively and as a component.
+bench-micro *FILTER:
+    cargo bench --package mailcell-bench --bench micro -- {{FILTER}}
 
 # What continuous integration runs.
 ci:

@@ -1,28 +1,72 @@
-//! `just bench`: measures the release build beside this program, and prints one table.
+//! `just bench`: measures the release build beside this program, and prints one table. Each goal is a ratio of two figures
+//! taken in turn in one run, as absolute figures move with the machine.
 
+mod connections;
+mod held;
+mod large;
+mod memory;
+mod postfix;
+mod served;
+mod single;
 mod swap;
+mod table;
+mod throughput;
+mod tools;
 
-use std::path::PathBuf;
+use std::process::ExitCode;
+use table::{Row, print};
+use tools::Tools;
 
-/// A row's name, and what measures it.
-type Row = (&'static str, fn(&Programs) -> Result<Vec<String>, String>);
+/// What measures rows of the table.
+type Measure = fn(&Tools) -> Result<Vec<Row>, String>;
 
-const ROWS: &[Row] = &[("swap", swap::run)];
+const MEASURES: &[(&str, Measure)] = &[
+    ("discard", throughput::discard),
+    ("sqlite", throughput::sqlite),
+    ("mariadb", throughput::mariadb),
+    ("native", throughput::native),
+    ("thousand", throughput::thousand),
+    ("single", single::measure),
+    ("large", large::measure),
+    ("connect", connections::measure),
+    ("live", memory::live),
+    ("idle", memory::idle),
+    ("in-memory", memory::in_memory),
+    ("swap", swap::measure),
+];
 
-/// What is measured.
-struct Programs {
-    mailcell: PathBuf,
-}
-
-fn main() {
-    let wanted: Vec<_> = std::env::args().skip(1).collect();
-    let here = std::env::current_exe().expect("a program has a path");
-    let programs = Programs { mailcell: here.with_file_name("mailcell") };
-    assert!(programs.mailcell.exists(), "{} is not built: use `just bench`", programs.mailcell.display());
-    for (name, run) in ROWS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|row| row == name)) {
-        match run(&programs) {
-            Ok(lines) => lines.iter().for_each(|line| println!("{name:8}  {line}")),
-            Err(error) => println!("{name:8}  failed: {error}"),
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        // What this program starts of itself.
+        Some("serve") => return served::main(&arguments[1..]),
+        Some("hold") => return held::main(&arguments[1..]),
+        _ => {}
+    }
+    if let Some(unknown) = arguments.iter().find(|wanted| MEASURES.iter().all(|(name, _)| name != wanted)) {
+        let names: Vec<_> = MEASURES.iter().map(|(name, _)| *name).collect();
+        eprintln!("there is no row {unknown}; the rows are {}", names.join(", "));
+        return ExitCode::FAILURE;
+    }
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
         }
+    };
+    let mut rows = Vec::new();
+    for (name, measure) in
+        MEASURES.iter().filter(|(name, _)| arguments.is_empty() || arguments.iter().any(|a| a == name))
+    {
+        eprintln!("measuring {name}");
+        match measure(&tools) {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => rows.push(Row::failed(name, &error)),
+        }
+    }
+    match print(&rows) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }

@@ -1,12 +1,13 @@
 //! How long it takes until all sessions are in another core, and what a session sees of it.
 
-use crate::Programs;
+use crate::table::{Goal, Row, median};
+use crate::tools::{Load, Served, Tools};
 use mailcell::admin::Swap;
 use mailcell::admin::client::Client;
 use mailcell::cell::DEFAULT_CORE;
+use mailcell::swap::Moves;
 use mailcell_tests::cores;
 use mailcell_tests::load::Session;
-use mailcell_tests::program::Server;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -20,24 +21,45 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Swaps in one measurement.
 const SWAPS: usize = 10;
 
-pub(crate) fn run(programs: &Programs) -> Result<Vec<String>, String> {
+pub(crate) fn measure(tools: &Tools) -> Result<Vec<Row>, String> {
     let runtime = Runtime::new().map_err(|error| error.to_string())?;
     let variant = cores::variant();
-    [1_000, 10_000].into_iter().map(|sessions| runtime.block_on(measure(programs, &variant, sessions))).collect()
+    runtime.block_on(async {
+        let mut rows = moves(tools, &variant, 10_000).await?;
+        rows.push(throughput(tools, &variant).await?);
+        Ok(rows)
+    })
 }
 
-async fn measure(programs: &Programs, variant: &[u8], sessions: usize) -> Result<String, String> {
-    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let database = format!("sqlite:{}", directory.path().join("mail.db").display());
-    let arguments = ["--database", &database, "--connections", "12000"];
-    let server = Server::start(&programs.mailcell, &arguments, &[]);
-    let client = Client::new(&server.control());
+/// Brings a core into the server and waits until all sessions are in it.
+async fn swap(client: &Client, core: &[u8], sessions: usize) -> Result<Moves, String> {
+    let fail = |error| format!("{error:#}");
+    let report = client.check(core.to_vec(), None).await.map_err(fail)?;
+    client.swap(&Swap { digest: report.digest, options: Default::default() }).await.map_err(fail)?;
+    loop {
+        let moves = client.status().await.map_err(fail)?.moves;
+        if moves.sessions as usize >= sessions {
+            return Ok(moves);
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn open(tools: &Tools, count: usize) -> Result<(Served, Vec<Session>), String> {
+    let arguments = ["--database", "discard:", "--connections", "12000", "--cells", "12000", "--hibernate-after", "1h"];
+    let server = tools.mailcell(&arguments)?;
     let mut idle = Vec::new();
-    for _ in ACTIVE..sessions {
+    for _ in 0..count {
         let mut session = Session::open(server.address).await?;
         session.say("EHLO client.test", "250").await?;
         idle.push(session);
     }
+    Ok((server, idle))
+}
+
+async fn moves(tools: &Tools, variant: &[u8], sessions: usize) -> Result<Vec<Row>, String> {
+    let (server, _idle) = open(tools, sessions - ACTIVE).await?;
+    let client = Client::new(&server.control());
     let swapping = Arc::new(AtomicBool::new(false));
     let stop = Arc::new(AtomicBool::new(false));
     let mut active = Vec::new();
@@ -46,22 +68,12 @@ async fn measure(programs: &Programs, variant: &[u8], sessions: usize) -> Result
         active.push(tokio::spawn(say_noop(session, swapping.clone(), stop.clone())));
     }
     sleep(Duration::from_secs(2)).await;
-    let mut moves = Vec::new();
-    for swap in 0..SWAPS {
-        let core = if swap % 2 == 0 { variant } else { DEFAULT_CORE };
-        let fail = |error| format!("{error:#}");
-        let report = client.check(core.to_vec(), None).await.map_err(fail)?;
+    let mut totals = Vec::new();
+    for at in 0..SWAPS {
         swapping.store(true, Relaxed);
-        client.swap(&Swap { digest: report.digest, options: Default::default() }).await.map_err(fail)?;
-        let moved = loop {
-            let moves = client.status().await.map_err(fail)?.moves;
-            if moves.sessions as usize >= sessions {
-                break moves;
-            }
-            sleep(Duration::from_millis(20)).await;
-        };
+        let moves = swap(&client, if at % 2 == 0 { variant } else { DEFAULT_CORE }, sessions).await?;
         swapping.store(false, Relaxed);
-        moves.push(moved);
+        totals.push(moves.micros as f64 / 1e6);
         sleep(Duration::from_millis(500)).await;
     }
     stop.store(true, Relaxed);
@@ -71,18 +83,49 @@ async fn measure(programs: &Programs, variant: &[u8], sessions: usize) -> Result
         quiet.extend(at_rest);
         busy.extend(meanwhile);
     }
-    let mut totals: Vec<_> = moves.iter().map(|moves| moves.micros as f64 / 1e3).collect();
-    totals.sort_by(f64::total_cmp);
-    let longest = moves.iter().map(|moves| moves.longest_micros).max().unwrap_or_default();
-    let octets = moves.iter().map(|moves| moves.octets_max).max().unwrap_or_default();
-    Ok(format!(
-        "{sessions} sessions moved in {:.0} ms (median of {SWAPS}, at most {:.0}), one in at most {longest} µs, {octets} octets each; \
-         a NOOP meanwhile {}, else {}",
-        totals[SWAPS / 2],
-        totals[SWAPS - 1],
-        percentiles(busy),
-        percentiles(quiet),
-    ))
+    eprintln!("a NOOP while sessions are checked and moved: {}; else {}", percentiles(busy), percentiles(quiet));
+    let seconds = median(totals);
+    Ok(vec![Row {
+        what: format!("{sessions} live sessions move to another core"),
+        figure: format!("{:.0} ms", seconds * 1e3),
+        against: "1 s".to_owned(),
+        ratio: seconds,
+        goal: Goal::AtMost(1.0),
+    }])
+}
+
+/// Messages a second before a swap, and while all of the idle sessions move.
+async fn throughput(tools: &Tools, variant: &[u8]) -> Result<Row, String> {
+    const IDLE: usize = 9_900;
+    let (server, _idle) = open(tools, IDLE).await?;
+    let client = Client::new(&server.control());
+    let load = Load { sessions: 100, octets: 4096, messages: 20_000 };
+    tools.rate(server.address, load)?;
+    let (mut before, mut during) = (Vec::new(), Vec::new());
+    for at in 0..5 {
+        let core = if at % 2 == 0 { variant } else { DEFAULT_CORE };
+        // A core is checked before anything moves, and known from then on.
+        client.check(core.to_vec(), None).await.map_err(|error| format!("{error:#}"))?;
+        before.push(tools.rate(server.address, load)?);
+        let rate = std::thread::scope(|scope| {
+            let rate = scope.spawn(|| tools.rate(server.address, load));
+            let swapped = tokio::task::block_in_place(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                tokio::runtime::Handle::current().block_on(swap(&client, core, IDLE))
+            });
+            let rate = rate.join().map_err(|_| "the generator is lost".to_owned())?;
+            swapped.and(rate)
+        });
+        during.push(rate?);
+    }
+    let ratio = median(during.iter().zip(&before).map(|(during, before)| during / before).collect());
+    Ok(Row {
+        what: "messages while 10,000 live sessions move".to_owned(),
+        figure: format!("{:.0}/s", median(during)),
+        against: format!("before, {:.0}/s", median(before)),
+        ratio,
+        goal: Goal::AtLeast(0.9),
+    })
 }
 
 type Times = (Vec<Duration>, Vec<Duration>);

@@ -1,0 +1,92 @@
+//! Messages a second, with connections that are used again: the server against what throws mail away, in turn.
+
+use crate::postfix::Postfix;
+use crate::table::{Goal, Row, median};
+use crate::tools::{Load, Tools};
+use mailcell_tests::mariadb::MariaDb;
+use std::net::SocketAddr;
+
+/// Runs of each of the two that are compared.
+const ROUNDS: usize = 5;
+
+const LOAD: Load = Load { sessions: 20, octets: 4096, messages: 20_000 };
+
+/// What MariaDB gets beside the tests' settings: memory as a server has it, and durability spelled out.
+const MARIADB: [&str; 4] = [
+    "--innodb-flush-log-at-trx-commit=1",
+    "--sync-binlog=1",
+    "--innodb-buffer-pool-size=1G",
+    "--innodb-log-file-size=512M",
+];
+
+pub(crate) fn discard(tools: &Tools) -> Result<Vec<Row>, String> {
+    against_sink(tools, "messages, 20 connections, nothing kept", "discard:", 0.9).map(|row| vec![row])
+}
+
+pub(crate) fn sqlite(tools: &Tools) -> Result<Vec<Row>, String> {
+    against_sink(tools, "messages, 20 connections, into SQLite", "sqlite:mail.db", 0.7).map(|row| vec![row])
+}
+
+pub(crate) fn mariadb(tools: &Tools) -> Result<Vec<Row>, String> {
+    let server = MariaDb::launch_with(&MARIADB).map_err(|error| error.to_string())?;
+    let database = server.database("mail").map_err(|error| error.to_string())?;
+    let against_sink = against_sink(tools, "messages, 20 connections, into MariaDB", &database, 0.5)?;
+    let (postfix, mailcell) = (Postfix::start(tools)?, tools.mailcell(&["--database", &database])?);
+    let few = Load { messages: 2_000, ..LOAD };
+    let rounds = in_turn(tools, (mailcell.address, LOAD), (postfix.served.address, few))?;
+    Ok(vec![against_sink, row("the same", "Postfix's queue", &rounds, Goal::AtLeast(5.0))])
+}
+
+pub(crate) fn native(tools: &Tools) -> Result<Vec<Row>, String> {
+    let (component, native) = (tools.within("component")?, tools.within("native")?);
+    let load = Load { messages: 30_000, ..LOAD };
+    let rounds = in_turn(tools, (component.address, load), (native.address, load))?;
+    Ok(vec![row("messages through the component", "the native core", &rounds, Goal::AtLeast(0.95))])
+}
+
+pub(crate) fn thousand(tools: &Tools) -> Result<Vec<Row>, String> {
+    let mailcell = tools.mailcell(&["--database", "discard:"])?;
+    let many = Load { sessions: 1_000, messages: 40_000, ..LOAD };
+    let few = Load { messages: 40_000, ..LOAD };
+    let rounds = in_turn(tools, (mailcell.address, many), (mailcell.address, few))?;
+    Ok(vec![row("messages, 1,000 connections", "20 connections", &rounds, Goal::AtLeast(0.9))])
+}
+
+fn against_sink(tools: &Tools, what: &str, database: &str, goal: f64) -> Result<Row, String> {
+    let (sink, mailcell) = (tools.sink()?, tools.mailcell(&["--database", database])?);
+    let rounds = in_turn(tools, (mailcell.address, LOAD), (sink.address, LOAD))?;
+    Ok(row(what, "smtp-sink", &rounds, Goal::AtLeast(goal)))
+}
+
+/// The rates of both in each round. What comes first changes from round to round; a round before the first is not counted.
+fn in_turn(tools: &Tools, one: (SocketAddr, Load), other: (SocketAddr, Load)) -> Result<Vec<(f64, f64)>, String> {
+    let mut rounds = Vec::new();
+    for round in 0..=ROUNDS {
+        let rate = |(address, load)| tools.rate(address, load);
+        let rates = match round % 2 {
+            0 => {
+                let first = rate(one)?;
+                (first, rate(other)?)
+            }
+            _ => {
+                let first = rate(other)?;
+                (rate(one)?, first)
+            }
+        };
+        rounds.push(rates);
+    }
+    rounds.remove(0);
+    Ok(rounds)
+}
+
+/// A row of the medians.
+fn row(what: &str, against: &str, rounds: &[(f64, f64)], goal: Goal) -> Row {
+    let of = |figure: fn(&(f64, f64)) -> f64| median(rounds.iter().map(figure).collect());
+    Row {
+        what: what.to_owned(),
+        figure: format!("{:.0}/s", of(|(one, _)| *one)),
+        against: format!("{against}, {:.0}/s", of(|(_, other)| *other)),
+        ratio: of(|(one, other)| one / other),
+        goal,
+    }
+}

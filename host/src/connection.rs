@@ -51,6 +51,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, client: Soc
             };
             counter.fetch_add(1, Ordering::Relaxed);
             match &shared.recordings {
+                // Nobody's fault, and nothing that a recording would show.
+                _ if matches!(fault, Fault::NoRoom) => info!(%fault, "the session is refused"),
                 Some(_) => warn!(%fault, "the session is lost"),
                 None => warn!(%fault, "the session is lost (with record-directory it would be kept)"),
             }

@@ -14,7 +14,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// So many octets do not wait.
 const OCTETS_MAX: usize = 64 << 10;
 
-/// Where the lines gather. What is left when the last one goes is written.
+/// Where the lines gather. Whoever ends the program flushes it first.
 #[derive(Clone)]
 pub struct Log(Arc<Gathered>);
 

@@ -58,7 +58,7 @@ impl Held {
         self.file_octets + self.memory.len() as u64
     }
 
-    /// Adds octets, which are in memory until [`Held::settle`].
+    /// Adds octets, which are in memory until [`Held::settle`]: the bound, and at most what one step appends beyond it.
     pub fn append(&mut self, octets: &[u8]) {
         if self.failure.is_none() {
             self.memory.extend_from_slice(octets);

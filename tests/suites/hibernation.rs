@@ -90,6 +90,20 @@ async fn whoever_needs_a_cell_gets_that_of_an_idle_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_finds_no_cell_is_told() {
+    // A core that does not save its session keeps its cell.
+    let (server, _directory) = start(Some(&cores::hostile()), &[&SOON[..], &["--cells", "1"]].concat());
+    let mut keeps = Session::open(server.address).await.unwrap();
+    keeps.say("EHLO client.test", "250").await.unwrap();
+    keeps.say("XHARM save-lies", "250").await.unwrap();
+    sleep(A_WHILE).await;
+    let refused = Session::open(server.address).await.err().unwrap();
+    assert!(refused.contains("421 4.3.2 mx.test Too many sessions"), "{refused}");
+    keeps.say("QUIT", "221").await.unwrap();
+    Session::open(server.address).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sleeping_session_is_woken_by_time_and_by_the_end() {
     let (mut server, _directory) = start(None, &[&SOON[..], &["--idle-timeout", "1500ms"]].concat());
     let mut idle = Session::open(server.address).await.unwrap();

@@ -1,7 +1,7 @@
 //! Connect, banner, QUIT: sessions a second, against what throws mail away, in turn.
 
 use crate::table::{Goal, Row, median};
-use crate::tools::Tools;
+use crate::tools::{Tools, run};
 use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,9 +15,7 @@ const SESSIONS: usize = 250;
 
 pub(crate) fn measure(tools: &Tools) -> Result<Vec<Row>, String> {
     let (sink, mailcell) = (tools.sink()?, tools.mailcell(&["--database", "discard:"])?);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    run(async {
         rate(mailcell.address).await?;
         rate(sink.address).await?;
         let (mut rates, mut sinks) = (Vec::new(), Vec::new());

@@ -43,18 +43,23 @@ fn main() -> ExitCode {
         Some("hold") => return held::main(&arguments[1..]),
         _ => {}
     }
-    if let Some(unknown) = arguments.iter().find(|wanted| MEASURES.iter().all(|(name, _)| name != wanted)) {
-        let names: Vec<_> = MEASURES.iter().map(|(name, _)| *name).collect();
-        eprintln!("there is no row {unknown}; the rows are {}", names.join(", "));
-        return ExitCode::FAILURE;
-    }
-    let tools = match Tools::find() {
-        Ok(tools) => tools,
+    match measure(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+/// Measures the rows that are named, or all; tells whether every goal holds.
+fn measure(arguments: &[String]) -> Result<bool, String> {
+    if let Some(unknown) = arguments.iter().find(|wanted| MEASURES.iter().all(|(name, _)| name != wanted)) {
+        let names: Vec<_> = MEASURES.iter().map(|(name, _)| *name).collect();
+        return Err(format!("there is no row {unknown}; the rows are {}", names.join(", ")));
+    }
+    let tools = Tools::find()?;
     let mut rows = Vec::new();
     for (name, measure) in
         MEASURES.iter().filter(|(name, _)| arguments.is_empty() || arguments.iter().any(|a| a == name))
@@ -65,8 +70,5 @@ fn main() -> ExitCode {
             Err(error) => rows.push(Row::failed(name, &error)),
         }
     }
-    match print(&rows) {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+    Ok(print(&rows))
 }

@@ -2,11 +2,10 @@
 //! before the sessions came.
 
 use crate::table::{Goal, Row};
-use crate::tools::{Served, Tools};
+use crate::tools::{Served, Tools, run};
 use mailcell_tests::load::Session;
-use std::process::Command;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
+use tokio::process::Command;
 use tokio::time::sleep;
 
 /// Sessions that are opened at a time.
@@ -55,15 +54,13 @@ pub(crate) fn idle(tools: &Tools) -> Result<Vec<Row>, String> {
 pub(crate) fn in_memory(_: &Tools) -> Result<Vec<Row>, String> {
     const SESSIONS: usize = 100_000;
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new(program).args(["hold", &SESSIONS.to_string()]).output();
-    let output = output.map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let octets = text.trim().parse::<f64>().map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    Ok(vec![kib("idle sessions in memory, both ends", SESSIONS, octets, 8.0)])
-}
-
-fn run(measure: impl Future<Output = Result<Vec<Row>, String>>) -> Result<Vec<Row>, String> {
-    Runtime::new().map_err(|error| error.to_string())?.block_on(measure)
+    run(async {
+        let output = Command::new(program).args(["hold", &SESSIONS.to_string()]).kill_on_drop(true).output();
+        let output = output.await.map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let octets = text.trim().parse::<f64>().map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
+        Ok(vec![kib("idle sessions in memory, both ends", SESSIONS, octets, 8.0)])
+    })
 }
 
 fn kib(what: &str, sessions: usize, octets: f64, goal: f64) -> Row {

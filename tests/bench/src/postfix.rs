@@ -1,7 +1,7 @@
 //! Postfix with its durable queue, in a private directory: each message is on disk before it is answered, and is thrown away
 //! behind the queue.
 
-use crate::tools::{Served, Tools, free_address};
+use crate::tools::{Served, Tools, bound_to_this_program, free_address};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -53,7 +53,7 @@ impl Postfix {
         fs::write(etc.join("master.cf"), master_cf(address.port())).map_err(because)?;
         fs::write(etc.join("dynamicmaps.cf"), "").map_err(because)?;
         // A process group of its own: at its end, master ends all of it.
-        let mut master = Command::new("setsid");
+        let mut master = bound_to_this_program("setsid");
         master.arg(tools.postfix.join("usr/lib/postfix/sbin/master")).arg("-c").arg(&etc).arg("-d");
         master.env("MAIL_CONFIG", &etc).env("LD_LIBRARY_PATH", tools.libraries());
         master.stdout(Stdio::null()).stderr(Stdio::null());

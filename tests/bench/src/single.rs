@@ -1,13 +1,12 @@
 //! One connection that sends one message at a time into MariaDB, against a client that does no more than `INSERT` and `COMMIT`.
 
 use crate::table::{Goal, Row, median};
-use crate::tools::Tools;
+use crate::tools::{Tools, run};
 use mailcell_tests::load::Session;
 use mailcell_tests::mariadb::MariaDb;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, Value};
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
 
 const ROUNDS: usize = 10;
 
@@ -21,8 +20,7 @@ pub(crate) fn measure(tools: &Tools) -> Result<Vec<Row>, String> {
     let server = MariaDb::launch_with(&["--innodb-flush-log-at-trx-commit=1"]).map_err(|error| error.to_string())?;
     let database = server.database("mail").map_err(|error| error.to_string())?;
     let mailcell = tools.mailcell(&["--database", &database])?;
-    let runtime = Runtime::new().map_err(|error| error.to_string())?;
-    runtime.block_on(async {
+    run(async {
         let mut session = Session::open(mailcell.address).await?;
         session.say("EHLO client.test", "250").await?;
         let opts = Opts::from_url(&database).map_err(|error| error.to_string())?;

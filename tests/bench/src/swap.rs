@@ -1,7 +1,7 @@
 //! How long it takes until all sessions are in another core, and what a session sees of it.
 
 use crate::table::{Goal, Row, median};
-use crate::tools::{Load, Served, Tools};
+use crate::tools::{Load, Served, Tools, run};
 use mailcell::admin::Swap;
 use mailcell::admin::client::Client;
 use mailcell::cell::DEFAULT_CORE;
@@ -11,20 +11,21 @@ use mailcell_tests::load::Session;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 /// Sessions that say something all the time, and how long each waits between two commands.
 const ACTIVE: usize = 200;
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a swap may take.
+const SWAP_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Swaps in one measurement.
 const SWAPS: usize = 10;
 
 pub(crate) fn measure(tools: &Tools) -> Result<Vec<Row>, String> {
-    let runtime = Runtime::new().map_err(|error| error.to_string())?;
     let variant = cores::variant();
-    runtime.block_on(async {
+    run(async {
         let mut rows = moves(tools, &variant, 10_000).await?;
         rows.push(throughput(tools, &variant).await?);
         Ok(rows)
@@ -36,10 +37,14 @@ async fn swap(client: &Client, core: &[u8], sessions: usize) -> Result<Moves, St
     let fail = |error| format!("{error:#}");
     let report = client.check(core.to_vec(), None).await.map_err(fail)?;
     client.swap(&Swap { digest: report.digest, options: Default::default() }).await.map_err(fail)?;
+    let start = Instant::now();
     loop {
         let moves = client.status().await.map_err(fail)?.moves;
         if moves.sessions as usize >= sessions {
             return Ok(moves);
+        }
+        if start.elapsed() > SWAP_TIME_MAX {
+            return Err(format!("{} of {sessions} sessions have moved", moves.sessions));
         }
         sleep(Duration::from_millis(20)).await;
     }

@@ -13,6 +13,17 @@ use tempfile::TempDir;
 /// How long a program may take to start or to end, and one run of the generator.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long the asynchronous part of a row may take.
+const ROW_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// Runs a measurement to its end, or to the end of its time.
+pub(crate) fn run<T>(measure: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    let measured = runtime.block_on(async { tokio::time::timeout(ROW_TIME_MAX, measure).await });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    measured.unwrap_or_else(|_| Err("it takes too long".to_owned()))
+}
+
 /// Where everything is.
 pub(crate) struct Tools {
     /// The server.
@@ -47,7 +58,7 @@ impl Tools {
 
     /// A command of Postfix's package.
     pub(crate) fn postfix_command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.postfix.join(program));
+        let mut command = bound_to_this_program(self.postfix.join(program));
         command.env("LD_LIBRARY_PATH", self.libraries());
         command
     }
@@ -82,14 +93,14 @@ impl Tools {
 
     /// The server as a user runs it, its log in a file.
     pub(crate) fn mailcell(&self, arguments: &[&str]) -> Result<Served, String> {
-        let mut serve = Command::new(&self.mailcell);
+        let mut serve = bound_to_this_program(&self.mailcell);
         serve.arg("serve").args(["--name", "mx.test"]).args(arguments);
         self.served(serve)
     }
 
     /// The server within this program, whose core is a component or native.
     pub(crate) fn within(&self, side: &str) -> Result<Served, String> {
-        let mut serve = Command::new(std::env::current_exe().map_err(|error| error.to_string())?);
+        let mut serve = bound_to_this_program(std::env::current_exe().map_err(|error| error.to_string())?);
         serve.args(["serve", side]);
         self.served(serve)
     }
@@ -127,6 +138,13 @@ fn unpack(to: &Path) -> Result<(), String> {
 /// A port of the loopback interface that nobody has.
 pub(crate) fn free_address() -> Result<SocketAddr, String> {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(|error| error.to_string())
+}
+
+/// A command that the system tells to stop when this program is gone, however that ended.
+pub(crate) fn bound_to_this_program(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg("--pdeathsig=TERM").arg(program);
+    command
 }
 
 /// A process that ends with this.

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
@@ -36,6 +37,10 @@ impl Default for Limits {
 
 /// What commits.
 pub trait Backend: Send + Sized + 'static {
+    /// Lets whoever is about to store a message go first, so that more of them share the next commit. Nobody waits for a
+    /// time: it is over when no one else has anything to do.
+    fn gather(&mut self) -> impl Future<Output = ()> + Send;
+
     /// Commits all the jobs that are not [cancelled](Job::cancelled), or none. On success each entry says whether
     /// that message was not there before. `Refused` means that at least one row was at fault, and that nothing was
     /// committed.
@@ -53,6 +58,8 @@ pub struct Job {
     pub deadline: Instant,
     octets: usize,
     answer: oneshot::Sender<Result<()>>,
+    /// Where the caller is.
+    home: Handle,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -60,6 +67,11 @@ impl Job {
     /// Whether the caller has been told that the message is not stored, or has gone.
     pub fn cancelled(&self) -> bool {
         self.answer.is_closed()
+    }
+
+    /// Answers that it is stored; gives the id when the caller has given up on it, and it is there by this batch.
+    fn succeed(self, fresh: bool) -> Option<Uuid> {
+        (self.answer.send(Ok(())).is_err() && fresh).then_some(self.message.id)
     }
 
     /// What the message takes in memory and in a statement, in octets, without fixed overhead.
@@ -73,12 +85,14 @@ type Task<B> = Box<dyn FnOnce(&mut B) + Send>;
 enum Work<B> {
     Message(Box<Job>),
     Task(Task<B>),
+    Undo(Vec<Uuid>),
 }
 
 /// What a writer does next.
 enum Next<B> {
     Batch(Vec<Job>),
     Task(Task<B>),
+    Undo(Vec<Uuid>),
 }
 
 struct Waiting<B> {
@@ -111,7 +125,8 @@ impl<B: Backend> Queue<B> {
         let slot = self.slot(deadline).await?;
         let (answer, mut wait) = oneshot::channel();
         let octets = octets(&message);
-        self.push(Work::Message(Box::new(Job { message, deadline, octets, answer, _slot: slot })))?;
+        let home = Handle::current();
+        self.push(Work::Message(Box::new(Job { message, deadline, octets, answer, home, _slot: slot })))?;
         match timeout_at(deadline, &mut wait).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(stopped())),
             Err(_) => {
@@ -169,6 +184,12 @@ impl<B: Backend> Queue<B> {
         Ok(())
     }
 
+    /// Has messages removed, also while the queue is being closed.
+    fn undo(&self, ids: Vec<Uuid>) {
+        self.lock().work.push_back(Work::Undo(ids));
+        self.ready.notify_one();
+    }
+
     /// `None` when the queue is closed and empty.
     async fn next(&self) -> Option<Next<B>> {
         loop {
@@ -206,6 +227,7 @@ fn take<B>(work: &mut VecDeque<Work<B>>, limits: &Limits) -> Option<Next<B>> {
                 batch.push(*job);
             }
             Some(Work::Task(task)) if batch.is_empty() => return Some(Next::Task(task)),
+            Some(Work::Undo(ids)) if batch.is_empty() => return Some(Next::Undo(ids)),
             Some(other) => {
                 work.push_front(other);
                 break;
@@ -218,18 +240,21 @@ fn take<B>(work: &mut VecDeque<Work<B>>, limits: &Limits) -> Option<Next<B>> {
 
 /// A writer: runs until the queue is closed and empty, and gives its backend back.
 pub async fn run<B: Backend>(queue: Arc<Queue<B>>, mut backend: B) -> B {
-    while let Some(next) = queue.next().await {
+    loop {
+        backend.gather().await;
+        let Some(next) = queue.next().await else { break };
         match next {
             Next::Task(task) => task(&mut backend),
-            Next::Batch(batch) => write(&mut backend, batch).await,
+            Next::Batch(batch) => write(&queue, &mut backend, batch).await,
+            Next::Undo(ids) => backend.undo(ids).await,
         }
     }
     backend
 }
 
-async fn write<B: Backend>(backend: &mut B, mut batch: Vec<Job>) {
+async fn write<B: Backend>(queue: &Arc<Queue<B>>, backend: &mut B, mut batch: Vec<Job>) {
     match backend.commit(&mut batch).await {
-        Ok(fresh) => settle(backend, batch, fresh).await,
+        Ok(fresh) => settle(queue, backend, batch, fresh).await,
         Err(StoreError::Refused(_)) if batch.len() > 1 => {
             for job in batch {
                 if job.cancelled() {
@@ -237,7 +262,7 @@ async fn write<B: Backend>(backend: &mut B, mut batch: Vec<Job>) {
                 }
                 let mut alone = vec![job];
                 match backend.commit(&mut alone).await {
-                    Ok(fresh) => settle(backend, alone, fresh).await,
+                    Ok(fresh) => settle(queue, backend, alone, fresh).await,
                     Err(error) => fail(alone, &error),
                 }
             }
@@ -246,14 +271,28 @@ async fn write<B: Backend>(backend: &mut B, mut batch: Vec<Job>) {
     }
 }
 
-async fn settle<B: Backend>(backend: &mut B, batch: Vec<Job>, fresh: Vec<bool>) {
-    let mut late = Vec::new();
-    for (job, fresh) in batch.into_iter().zip(fresh) {
-        let id = job.message.id;
-        if job.answer.send(Ok(())).is_err() && fresh {
-            late.push(id);
+/// Answers those who wait. Callers on another thread are answered there and in one go: waking them one by one from here would
+/// cost as much as storing a message.
+async fn settle<B: Backend>(queue: &Arc<Queue<B>>, backend: &mut B, batch: Vec<Job>, fresh: Vec<bool>) {
+    let here = Handle::current().id();
+    let (near, far): (Vec<_>, Vec<_>) = batch.into_iter().zip(fresh).partition(|(job, _)| job.home.id() == here);
+    let mut homes: Vec<(Handle, Vec<(Job, bool)>)> = Vec::new();
+    for (job, fresh) in far {
+        match homes.iter_mut().find(|(home, _)| home.id() == job.home.id()) {
+            Some((_, jobs)) => jobs.push((job, fresh)),
+            None => homes.push((job.home.clone(), vec![(job, fresh)])),
         }
     }
+    for (home, jobs) in homes {
+        let queue = Arc::clone(queue);
+        home.spawn(async move {
+            let late: Vec<_> = jobs.into_iter().filter_map(|(job, fresh)| job.succeed(fresh)).collect();
+            if !late.is_empty() {
+                queue.undo(late);
+            }
+        });
+    }
+    let late: Vec<_> = near.into_iter().filter_map(|(job, fresh)| job.succeed(fresh)).collect();
     if !late.is_empty() {
         backend.undo(late).await;
     }
@@ -278,7 +317,8 @@ fn late(limit: Duration) -> StoreError {
     StoreError::Unavailable(format!("no answer within {} s", limit.as_secs_f32()))
 }
 
-fn stopped() -> StoreError {
+/// What whoever comes after the end is told.
+pub(super) fn stopped() -> StoreError {
     StoreError::Unavailable("it is being closed".into())
 }
 

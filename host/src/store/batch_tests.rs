@@ -14,6 +14,10 @@ struct Fake {
 }
 
 impl Backend for Fake {
+    async fn gather(&mut self) {
+        tokio::task::yield_now().await;
+    }
+
     async fn commit(&mut self, batch: &mut [Job]) -> Result<Vec<bool>> {
         self.batches.lock().unwrap().push(batch.len());
         tokio::time::sleep(self.delay).await;

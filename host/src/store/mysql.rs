@@ -1,9 +1,8 @@
 //! The store for MySQL and MariaDB, alone or as a cluster that speaks their protocol.
 //!
-//! Two writers commit batches (see [`batch`]) in explicit transactions; look-ups and the
-//! administrator's changes have a small pool. Every wait has a deadline, and a connection on which one passed is thrown
-//! away. When the answer to COMMIT is lost, the keys are looked up; if that does not find them, the message counts as
-//! not stored, and the keys are removed once the database answers.
+//! Every thread that serves sessions has a writer, so that no message waits for another thread to wake. A writer stores each
+//! batch (see [`batch`]) in a transaction. Look-ups and the administrator's changes have a small pool. Every wait has a
+//! deadline, and a connection on which one passed is thrown away.
 
 mod doubt;
 mod link;
@@ -25,15 +24,15 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use mysql_async::prelude::FromValue;
 use mysql_async::{Row, Value};
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-/// Transactions under way at a time.
-const WRITERS: usize = 2;
 /// What a packet holds beside header section and body, in octets.
 const PACKET_RESERVE: u64 = 64 * 1024;
 
@@ -48,21 +47,23 @@ pub struct MysqlOptions {
     pub tls: TlsMode,
     /// Certificates in PEM form to trust instead of the built-in roots.
     pub ca_file: Option<PathBuf>,
-    /// Every call ends within it; a quarter of it is kept for looking a lost COMMIT up.
+    /// Every call ends within it; a quarter of it is kept for asking again, should an answer be lost.
     pub deadline: Duration,
 }
 
 /// Messages and users in a database server.
 pub struct MysqlStore {
     connector: Arc<Connector>,
-    queue: Arc<Queue<Writer>>,
+    limits: batch::Limits,
     pool: Pool,
+    /// Nothing once it is closed.
     running: Mutex<Option<Running>>,
 }
 
 struct Running {
-    writers: Vec<JoinHandle<Writer>>,
-    doubt: JoinHandle<()>,
+    writers: HashMap<runtime::Id, (Arc<Queue<Writer>>, JoinHandle<Writer>)>,
+    doubt: Doubt,
+    doubt_task: JoinHandle<()>,
 }
 
 /// Connects, and brings the schema up to date.
@@ -90,12 +91,27 @@ pub async fn open_with(options: MysqlOptions, migrations: &[Migration]) -> Resul
     }
     let packet = usize::try_from(connector.packet_octets()).unwrap_or(usize::MAX);
     let defaults = batch::Limits::default();
-    let queue = Queue::new(batch::Limits { octets_max: defaults.octets_max.min(packet / 2), ..defaults });
+    let limits = batch::Limits { octets_max: defaults.octets_max.min(packet / 2), ..defaults };
     let (doubt, doubt_task) = Doubt::start(Arc::clone(&connector));
-    let writer = || Writer::new(Arc::clone(&connector), doubt.clone());
-    let writers = (0..WRITERS).map(|_| tokio::spawn(batch::run(Arc::clone(&queue), writer()))).collect();
-    let running = Mutex::new(Some(Running { writers, doubt: doubt_task }));
-    Ok(MysqlStore { pool: Pool::new(Arc::clone(&connector), Some(link)), connector, queue, running })
+    let running = Mutex::new(Some(Running { writers: HashMap::new(), doubt, doubt_task }));
+    Ok(MysqlStore { pool: Pool::new(Arc::clone(&connector), Some(link)), connector, limits, running })
+}
+
+impl MysqlStore {
+    /// The queue of this thread's writer, which is started when it is first needed.
+    fn queue(&self) -> Result<Arc<Queue<Writer>>> {
+        let mut running = self.running();
+        let Running { writers, doubt, .. } = running.as_mut().ok_or_else(batch::stopped)?;
+        let (queue, _) = writers.entry(runtime::Handle::current().id()).or_insert_with(|| {
+            let (queue, writer) = (Queue::new(self.limits), Writer::new(Arc::clone(&self.connector), doubt.clone()));
+            (Arc::clone(&queue), tokio::spawn(batch::run(queue, writer)))
+        });
+        Ok(Arc::clone(queue))
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn open_text(fault: Fault) -> String {
@@ -126,7 +142,7 @@ impl MailStore for MysqlStore {
     }
 
     async fn store_message(&self, message: Message) -> Result<()> {
-        self.queue.store(message, self.connector.deadline).await
+        self.queue()?.store(message, self.connector.deadline).await
     }
 
     fn message_octets_max(&self) -> u64 {
@@ -211,17 +227,18 @@ impl MailStore for MysqlStore {
     }
 
     async fn close(&self) {
-        self.queue.close();
         let until = Instant::now() + self.connector.deadline;
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Running { writers, mut doubt }) = running {
-            for mut writer in writers {
+        let running = self.running().take();
+        if let Some(Running { writers, doubt, mut doubt_task }) = running {
+            writers.values().for_each(|(queue, _)| queue.close());
+            for (_, mut writer) in writers.into_values() {
                 if timeout_at(until, &mut writer).await.is_err() {
                     writer.abort();
                 }
             }
-            if timeout_at(until, &mut doubt).await.is_err() {
-                doubt.abort();
+            drop(doubt);
+            if timeout_at(until, &mut doubt_task).await.is_err() {
+                doubt_task.abort();
                 tracing::warn!("doubtful messages could not be removed; they were named above");
             }
         }
@@ -231,7 +248,8 @@ impl MailStore for MysqlStore {
 
 impl Drop for MysqlStore {
     fn drop(&mut self) {
-        self.queue.close();
+        let running = self.running().take();
+        running.iter().flat_map(|running| running.writers.values()).for_each(|(queue, _)| queue.close());
     }
 }
 

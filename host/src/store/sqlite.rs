@@ -25,6 +25,8 @@ use uuid::Uuid;
 const READERS: usize = 2;
 /// Octets of a row that SQLite takes (SQLITE_MAX_LENGTH), less what is not header section or body.
 const MESSAGE_OCTETS_MAX: u64 = 1_000_000_000 - 512 * 1024;
+/// A page holds a few common messages: a page is written with two system calls, whatever its size.
+const PAGE_OCTETS: u32 = 16 << 10;
 /// What the write-ahead log shrinks back to, in octets.
 const WAL_OCTETS_KEPT: u32 = 64 << 20;
 
@@ -72,6 +74,8 @@ fn open_connections(path: &Path, deadline: Duration) -> Result<(Writer, Vec<Conn
 fn connect(path: &Path, deadline: Duration) -> Result<Connection> {
     let connection = Connection::open(path).map_err(fault)?;
     connection.busy_timeout(deadline).map_err(fault)?;
+    // Of a file that is being created.
+    connection.pragma_update(None, "page_size", PAGE_OCTETS).map_err(fault)?;
     switch_to_wal(&connection, deadline)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
     connection.pragma_update(None, "journal_size_limit", WAL_OCTETS_KEPT).map_err(fault)?;

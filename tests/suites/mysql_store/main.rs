@@ -201,7 +201,7 @@ fn a_frozen_server_is_unavailable_and_thaws_without_a_trace() {
 }
 
 #[test]
-fn a_lost_answer_to_commit_is_looked_up() {
+fn a_lost_answer_to_commit_is_asked_for_again() {
     within(async {
         let server = Server::start(&[]);
         let proxy = Proxy::start(server.port).await;
@@ -210,13 +210,20 @@ fn a_lost_answer_to_commit_is_looked_up() {
         let warm = sample(b"first");
         store.store_message(warm).await.unwrap();
 
-        proxy.set(Mode::CutAfterCommit);
-        let message = sample(b"committed, unanswered");
-        store.store_message(message.clone()).await.unwrap();
-        assert!(store.message(message.id).await.unwrap().is_some());
+        // Some of them too large to be kept for a second try.
+        for octets in [20, 5 << 20] {
+            proxy.set(Mode::CutAfterCommit);
+            let message = sample(&vec![b'a'; octets]);
+            store.store_message(message.clone()).await.unwrap();
+            assert!(store.message(message.id).await.unwrap() == Some(message));
+        }
 
         proxy.set(Mode::CutBeforeCommit);
-        let message = sample(b"never committed");
+        let message = sample(b"it got there at the second try");
+        store.store_message(message.clone()).await.unwrap();
+        assert!(store.message(message.id).await.unwrap() == Some(message));
+        proxy.set(Mode::CutBeforeCommit);
+        let message = sample(&[b'b'; 5 << 20]);
         assert!(unavailable(&store.store_message(message.clone()).await));
         assert_eq!(store.message(message.id).await, Ok(None));
 
@@ -229,7 +236,7 @@ fn a_lost_answer_to_commit_is_looked_up() {
         proxy.thaw();
         settled(&store, &[result], &[message]).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(server.number("SELECT COUNT(*) FROM messages").await, 2);
+        assert_eq!(server.number("SELECT COUNT(*) FROM messages").await, 4);
         store.close().await;
     });
 }

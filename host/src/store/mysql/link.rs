@@ -3,6 +3,7 @@
 //! mysql_async has no timeouts. A connection on which a wait was cut short or failed is *broken*: it is closed without
 //! a word, never used again.
 
+use super::super::batch::Limits;
 use super::super::{Result, StoreError, TlsMode};
 use super::MysqlOptions;
 use mysql_async::prelude::Queryable;
@@ -125,7 +126,9 @@ impl Connector {
             .prefer_socket(false)
             .tcp_keepalive(Some(KEEPALIVE))
             .max_allowed_packet(Some(RECEIVE_OCTETS_MAX))
-            .wait_timeout(Some(28_800));
+            .wait_timeout(Some(28_800))
+            // One for each count of rows that a batch may have, and a few others.
+            .stmt_cache_size(Some(Limits::default().rows_max + 8));
         Ok(Connector {
             opts: opts.into(),
             server,

@@ -1,7 +1,12 @@
-//! The transactions that store messages, and what happens when the answer to COMMIT is lost.
+//! The transactions that store messages: one INSERT and COMMIT for each batch, on a connection that begins a transaction by itself.
+//! A statement that committed itself would save the second round trip; a frozen server carries out such a one when it thaws.
+//!
+//! When the answer to COMMIT is lost, all of it is done again: keys that are there already make no difference, and where the
+//! first transaction is undecided, the second waits for it. What is still unknown at the deadline counts as not stored, and
+//! its keys are removed once the database answers.
 
 use super::super::batch::{Backend, Job};
-use super::super::{Message, Result, StoreError, columns};
+use super::super::{Message, Result, columns};
 use super::doubt::Doubt;
 use super::link::{Commit, Connector, Fault, Link};
 use mysql_async::Value;
@@ -11,8 +16,6 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 const COLUMNS: usize = 11;
-/// Rows of one statement. Counts are powers of two, so that a connection prepares few statements.
-const STATEMENT_ROWS_MAX: usize = 32;
 /// What a statement takes beside its values, in octets, generously.
 const STATEMENT_OVERHEAD: u64 = 4096;
 /// A message that goes alone and is larger than this is sent without keeping a copy for a second try.
@@ -27,23 +30,6 @@ pub(super) struct Writer {
     link: Option<Link>,
 }
 
-/// What came of one transaction.
-enum Attempt {
-    Committed(Vec<bool>),
-    Not(Fault),
-    /// A caller gave up before COMMIT; the others try again without it.
-    Reduced,
-    Doubtful(Doubtful),
-}
-
-/// A transaction whose COMMIT got no answer.
-struct Doubtful {
-    /// What it was to store.
-    ids: Vec<Uuid>,
-    fresh: Vec<bool>,
-    fault: Fault,
-}
-
 impl Writer {
     pub(super) fn new(connector: Arc<Connector>, doubt: Doubt) -> Self {
         Writer { connector, doubt, link: None }
@@ -52,37 +38,75 @@ impl Writer {
     async fn take_link(&mut self, until: Instant) -> std::result::Result<Link, Fault> {
         match self.link.take().filter(Link::usable) {
             Some(link) => Ok(link),
-            None => self.connector.connect(until).await,
+            None => {
+                let mut link = self.connector.connect(until).await?;
+                link.run("SET SESSION autocommit = 0", until).await?;
+                Ok(link)
+            }
         }
     }
 }
 
+/// What came of one try.
+enum Attempt {
+    /// All rows are there; each entry says whether it is by this batch.
+    Stored(Vec<bool>),
+    /// Certainly nothing was stored by it.
+    Not(Fault),
+    /// A caller gave up before COMMIT; the others try again without it.
+    Reduced,
+    /// COMMIT got no answer.
+    Doubtful(Fault),
+}
+
 impl Backend for Writer {
+    async fn gather(&mut self) {
+        // Once for the sessions that can go on, and once for those that have input to read.
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn commit(&mut self, batch: &mut [Job]) -> Result<Vec<bool>> {
         let last = batch.iter().map(|job| job.deadline).max().unwrap_or_else(Instant::now);
-        // Time for the look-up, should the answer to COMMIT be lost.
-        let until = last - self.connector.deadline / 4;
-        let mut pause = RETRY_PAUSE;
-        loop {
-            let mut link = self.take_link(until).await?;
-            let attempt = transaction(&self.connector, &mut link, batch, until).await;
+        let (mut pause, mut is_in_doubt) = (RETRY_PAUSE, false);
+        let fault = loop {
+            // Time for another try, should the answer to the first one not come.
+            let until = if is_in_doubt { last } else { last - self.connector.deadline / 4 };
+            let mut link = match self.take_link(until).await {
+                Ok(link) => link,
+                Err(fault) => break fault,
+            };
+            let attempt = match batch.iter().any(spent) {
+                false => store(&self.connector, &mut link, batch, is_in_doubt, until).await,
+                true => look_up(&mut link, batch, until).await,
+            };
             if link.usable() {
                 self.link = Some(link);
             }
-            match attempt {
-                Attempt::Committed(fresh) => return Ok(fresh),
+            let fault = match attempt {
+                Attempt::Stored(fresh) => return Ok(fresh),
                 Attempt::Reduced => continue,
-                Attempt::Doubtful(doubtful) => return self.resolve(batch, doubtful, last).await,
-                Attempt::Not(fault @ (Fault::Again(_) | Fault::Lost(_)))
-                    if Instant::now() + pause < until && batch.iter().all(|job| !spent(job)) =>
-                {
-                    tracing::debug!(?fault, "trying the transaction again");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                Attempt::Not(fault @ (Fault::Again(_) | Fault::Lost(_))) if !batch.iter().any(spent) => fault,
+                Attempt::Not(fault) => break fault,
+                Attempt::Doubtful(fault) => {
+                    is_in_doubt = true;
+                    fault
                 }
-                Attempt::Not(fault) => return Err(fault.into()),
+            };
+            if Instant::now() + pause >= last {
+                break fault;
             }
+            tracing::debug!(?fault, "trying to store messages again");
+            sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        };
+        if is_in_doubt {
+            let ids: Vec<Uuid> = batch.iter().map(|job| job.message.id).collect();
+            tracing::warn!(?ids, ?fault, "whether messages were stored is not known; they count as not stored");
+            self.doubt.remove(ids);
         }
+        Err(fault.into())
     }
 
     async fn undo(&mut self, ids: Vec<Uuid>) {
@@ -90,38 +114,20 @@ impl Backend for Writer {
     }
 }
 
-impl Writer {
-    /// Finds out whether a transaction was committed whose answer was lost. The uncommitted rows are locked, so a
-    /// locking read waits for the outcome.
-    async fn resolve(&self, batch: &[Job], doubtful: Doubtful, until: Instant) -> Result<Vec<bool>> {
-        let Doubtful { ids, fresh, fault } = doubtful;
-        loop {
-            let asked = match self.connector.connect(until).await {
-                Ok(mut link) => stored(&mut link, &ids, until).await,
-                Err(fault) => Err(fault),
-            };
-            match asked {
-                Ok(true) => return Ok(fresh),
-                Err(Fault::Lost(_) | Fault::Again(_)) if Instant::now() + RETRY_PAUSE_MAX < until => {
-                    sleep(RETRY_PAUSE_MAX / 4).await;
-                }
-                // Absent for certain, it stays so; removing it all the same costs nothing.
-                Ok(false) | Err(_) => break,
-            }
-        }
-        tracing::warn!(?ids, ?fault, "the answer to COMMIT was lost; the messages count as not stored");
-        let fresh = batch.iter().zip(&fresh).filter(|(_, fresh)| **fresh);
-        self.doubt.remove(fresh.map(|(job, _)| job.message.id).collect());
-        Err(StoreError::Unavailable("the answer to COMMIT was lost".into()))
-    }
-}
-
-/// Whether the messages of a transaction are there: all of them or none.
-async fn stored(link: &mut Link, ids: &[Uuid], until: Instant) -> std::result::Result<bool, Fault> {
+/// Whether a message that was given away to an earlier try is there. A locking read waits for a row that is undecided.
+async fn look_up(link: &mut Link, batch: &[Job], until: Instant) -> Attempt {
+    let ids: Vec<Value> = batch.iter().map(|job| Value::from(job.message.id.as_bytes())).collect();
     let sql = format!("SELECT id FROM messages WHERE id IN ({}) FOR UPDATE", marks(ids.len()));
-    let ids: Vec<Value> = ids.iter().map(|id| Value::from(id.as_bytes())).collect();
     let wanted = ids.len();
-    Ok(link.rows(&sql, ids, until).await?.len() == wanted)
+    let found = link.rows(&sql, ids, until).await;
+    // What was found is known, even if its lock cannot be given back.
+    let _ = link.run("ROLLBACK", until).await;
+    match found {
+        Ok(rows) if rows.len() == wanted => Attempt::Stored(vec![true; wanted]),
+        Ok(_) => Attempt::Not(Fault::Lost("the connection, in the middle of a message".into())),
+        Err(fault @ (Fault::Lost(_) | Fault::Again(_))) => Attempt::Doubtful(fault),
+        Err(fault) => Attempt::Not(fault),
+    }
 }
 
 pub(super) fn marks(count: usize) -> String {
@@ -133,19 +139,33 @@ fn spent(job: &Job) -> bool {
     job.octets() > 0 && job.message.headers.is_empty() && job.message.body.is_empty() && job.octets() > KEPT_OCTETS_MAX
 }
 
-async fn transaction(connector: &Connector, link: &mut Link, batch: &mut [Job], until: Instant) -> Attempt {
+/// Stores the jobs that are not cancelled; says which rows are new. In a batch that met an old row, none counts as new, but for
+/// one that an earlier try may have stored: it is better to leave one message too many than to remove one that was answered
+/// `250`.
+async fn store(
+    connector: &Connector,
+    link: &mut Link,
+    batch: &mut [Job],
+    is_in_doubt: bool,
+    until: Instant,
+) -> Attempt {
     let packet = connector.packet_octets().saturating_sub(STATEMENT_OVERHEAD);
-    if let Some(job) = batch.iter().find(|job| row_octets(job) > packet) {
-        let octets = job.octets();
-        let text = format!("a message of {octets} octets does not fit max_allowed_packet ({packet} octets)");
+    let octets: u64 = batch.iter().map(row_octets).sum();
+    if octets > packet {
+        let text = format!("{octets} octets do not fit max_allowed_packet ({packet} octets)");
         return Attempt::Not(Fault::Refused(text));
     }
-    if let Err(fault) = link.run("START TRANSACTION", until).await {
-        return Attempt::Not(fault);
-    }
+    let give = batch.len() == 1 && batch[0].octets() > KEPT_OCTETS_MAX;
     let live: Vec<bool> = batch.iter().map(|job| !job.cancelled()).collect();
-    let fresh = match insert(link, batch, &live, packet, until).await {
-        Ok(fresh) => fresh,
+    let mut params = Vec::with_capacity(batch.len() * COLUMNS);
+    let of_live = batch.iter_mut().zip(&live).filter(|(_, live)| **live);
+    of_live.for_each(|(job, _)| row(&mut job.message, give, &mut params));
+    let rows = params.len() / COLUMNS;
+    if rows == 0 {
+        return Attempt::Stored(live);
+    }
+    let inserted = match link.exec(&insert_sql(rows), params, until).await {
+        Ok(inserted) => inserted,
         Err(fault) => {
             link.roll_back(&fault, until).await;
             return Attempt::Not(fault);
@@ -153,63 +173,20 @@ async fn transaction(connector: &Connector, link: &mut Link, batch: &mut [Job], 
     };
     if batch.iter().zip(&live).any(|(job, live)| *live && job.cancelled()) {
         return match link.run("ROLLBACK", until).await {
-            Ok(()) if batch.iter().all(|job| !spent(job)) => Attempt::Reduced,
+            Ok(()) if !batch.iter().any(spent) => Attempt::Reduced,
             Ok(()) => Attempt::Not(Fault::Late),
             Err(fault) => Attempt::Not(fault),
         };
     }
     match link.commit(until).await {
-        Commit::Done => Attempt::Committed(fresh),
+        Commit::Done if is_in_doubt || inserted == rows as u64 => Attempt::Stored(live),
+        Commit::Done => Attempt::Stored(vec![false; live.len()]),
         Commit::Not(fault) => {
             link.roll_back(&fault, until).await;
             Attempt::Not(fault)
         }
-        Commit::Doubtful(fault) => {
-            let ids = batch.iter().zip(&live).filter(|(_, live)| **live).map(|(job, _)| job.message.id).collect();
-            Attempt::Doubtful(Doubtful { ids, fresh, fault })
-        }
+        Commit::Doubtful(fault) => Attempt::Doubtful(fault),
     }
-}
-
-/// Inserts the live jobs; says which rows are new. Within a statement that met an old row, none counts as new: it is
-/// better to leave one message too many than to remove one that was answered `250`.
-async fn insert(
-    link: &mut Link,
-    batch: &mut [Job],
-    live: &[bool],
-    packet: u64,
-    until: Instant,
-) -> std::result::Result<Vec<bool>, Fault> {
-    let mut fresh = vec![false; batch.len()];
-    let rows: Vec<usize> = (0..batch.len()).filter(|&i| live[i]).collect();
-    let alone = batch.len() == 1;
-    let mut rest = rows.as_slice();
-    while !rest.is_empty() {
-        let count = statement_rows(rest.iter().map(|&i| row_octets(&batch[i])), packet);
-        let (now, later) = rest.split_at(count);
-        let mut params = Vec::with_capacity(count * COLUMNS);
-        for &i in now {
-            let give = alone && batch[i].octets() > KEPT_OCTETS_MAX;
-            row(&mut batch[i].message, give, &mut params);
-        }
-        let inserted = link.exec(&insert_sql(count), params, until).await?;
-        for &i in now {
-            fresh[i] = inserted == count as u64;
-        }
-        rest = later;
-    }
-    Ok(fresh)
-}
-
-/// How many of the next rows go into one statement: a power of two that fits the packet, at least 1.
-fn statement_rows(octets: impl Iterator<Item = u64>, packet: u64) -> usize {
-    let mut sum = 0;
-    let fitting = octets.take(STATEMENT_ROWS_MAX).take_while(|octets| {
-        sum += octets;
-        sum <= packet
-    });
-    let fitting = fitting.count().max(1);
-    1 << fitting.ilog2()
 }
 
 /// What a row takes in a statement at most, in octets.
@@ -246,18 +223,4 @@ fn row(message: &mut Message, give: bool, params: &mut Vec<Value>) {
         size.into(),
         columns::micros(message.received_at).into(),
     ]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statements_have_few_sizes_and_fit_the_packet() {
-        assert_eq!(statement_rows([10; 64].into_iter(), 1000), 32);
-        assert_eq!(statement_rows([10; 31].into_iter(), 1000), 16);
-        assert_eq!(statement_rows([100; 64].into_iter(), 399), 2);
-        assert_eq!(statement_rows([10, 10, 10, 5000].into_iter(), 1000), 2);
-        assert_eq!(statement_rows([10].into_iter(), 1000), 1);
-    }
 }

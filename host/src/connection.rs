@@ -269,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             read = buffers::read(self.stream, &mut self.input) => return is_read(read),
             () = self.nap.as_mut() => {}
         }
-        let bedtime = Instant::now() + self.shared.settings.hibernate_after;
+        let bedtime = Instant::now() + self.shared.cells.patience(self.shared.settings.hibernate_after);
         loop {
             let (deadline, event) = self.clock.next();
             let look_up = if self.session.can_hibernate() { bedtime.min(Instant::now() + LOOK_UP) } else { deadline };
@@ -285,6 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             match turn {
                 Some(_turn) => {
                     self.session.follow_in_turn().await?;
+                    self.output = Vec::new();
                     return Ok(None);
                 }
                 None if Instant::now() >= deadline => return Ok(Some(event)),

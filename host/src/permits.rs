@@ -1,5 +1,6 @@
 //! What is counted so that it cannot run out: connections, in all and for each client network, and memory.
 
+use crate::cell::limits;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -141,6 +142,13 @@ impl Cells {
             return Some(CellPermit(permit));
         }
         timeout(CELL_WAIT, self.free.clone().acquire_owned()).await.ok()?.ok().map(CellPermit)
+    }
+
+    /// How long an idle session keeps its cell, given how long when there is no hurry: a tenth of it while more sessions are
+    /// awake than have a warm place. So a burst of connections leaves little behind.
+    pub fn patience(&self, unhurried: Duration) -> Duration {
+        let awake = self.cells_max as usize - self.free.available_permits();
+        if awake > limits::WARM_CELLS_MAX as usize { unhurried / 10 } else { unhurried }
     }
 
     /// Whether hardly any is left.

@@ -86,7 +86,7 @@ impl Server {
             Some(path) => Some(admin::Listener::bind(path).await?),
             None => None,
         };
-        let engine = core.engine();
+        let engine = core.engine().clone();
         let slot = Arc::new(Slot::new("default", core, settings.core_drain));
         let swapper = Swapper::new(engine, slot.clone(), &settings);
         let (drain, draining) = watch::channel(None);

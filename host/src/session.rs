@@ -233,7 +233,8 @@ impl Session {
         self.slot.turn(self.followed).await
     }
 
-    /// Follows in an idle session's turn. One that hibernates in a layout that the other core does not read is woken for it.
+    /// Follows in an idle session's turn. It moves as bytes and hibernates then, as it has no need of a cell. One that hibernates
+    /// in a layout that the other core does not read is woken for it.
     ///
     /// # Errors
     /// See [`Session::follow`].
@@ -248,7 +249,7 @@ impl Session {
                 woken => woken?,
             }
         }
-        self.follow()
+        self.follow_plan(true)
     }
 
     /// Does what the plan says of this session, if it has changed. Between two events only.
@@ -256,6 +257,10 @@ impl Session {
     /// # Errors
     /// When the core that has the session traps while it saves it.
     pub fn follow(&mut self) -> Result<(), Fault> {
+        self.follow_plan(false)
+    }
+
+    fn follow_plan(&mut self, is_idle: bool) -> Result<(), Fault> {
         if self.slot.version() == self.followed {
             return Ok(());
         }
@@ -264,7 +269,7 @@ impl Session {
         self.ends = matches!(verdict, Verdict::End);
         self.shadow.take_if(|shadow| !self.slot.is_looking_on(shadow.trial()));
         match verdict {
-            Verdict::Move(to) => self.go_to(&to),
+            Verdict::Move(to) => self.go_to(&to, is_idle),
             Verdict::End | Verdict::Stay => Ok(()),
         }
     }
@@ -274,7 +279,7 @@ impl Session {
         self.ends
     }
 
-    fn go_to(&mut self, to: &Generation) -> Result<(), Fault> {
+    fn go_to(&mut self, to: &Generation, is_idle: bool) -> Result<(), Fault> {
         if self.unfit.iter().any(|unfit| unfit.is(to)) {
             self.slot.stayed(&self.seat.0, "the core failed to hold it before".to_owned());
             return Ok(());
@@ -294,6 +299,12 @@ impl Session {
             return Ok(());
         }
         let Some((from, saved)) = self.saved_for(to)? else { return Ok(()) };
+        if is_idle {
+            (self.core, self.permit) = (Core::Asleep(Box::new(saved.clone())), None);
+            let octets = saved.octets();
+            self.has_moved(to, Box::new((from, saved)), start, octets);
+            return Ok(());
+        }
         match Cell::restore(to, &self.facts, &saved) {
             Ok(cell) => {
                 self.core = Core::Awake(Box::new(cell));

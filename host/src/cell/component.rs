@@ -4,18 +4,21 @@ use super::Fault;
 use super::bindings::Core;
 use super::bindings::exports::mailcell::smtp::{migration, session as wit};
 use super::bindings::mailcell::smtp::mail_store;
+use super::engine::Place;
 use super::generation::Generation;
 use super::instance::Facts;
 use super::limits;
 use super::one_line;
 use super::state::CellState;
 use mailcell_core::{Answer, Due, Event, Input, MailboxPage, Reply, Schemas, Step};
-use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime::Store;
 
 /// An instance with a store, and so with limits, of its own.
 pub(super) struct Component {
     store: Store<CellState>,
     core: Core,
+    /// Last, as it is free when the store is gone.
+    _place: Place,
 }
 
 /// Where a core says that a session is.
@@ -23,19 +26,16 @@ pub(super) type Position = (Option<Due>, u64);
 
 impl Component {
     pub(super) fn instantiate(generation: &Generation) -> Result<Component, Fault> {
-        let mut store = Store::new(generation.pre().engine(), CellState::new());
+        let place = generation.engine().take_place().ok_or(Fault::NoRoom)?;
+        let pre = generation.pre(&place);
+        let mut store = Store::new(pre.engine(), CellState::new());
         store.limiter(CellState::limits);
         store.set_hostcall_fuel(limits::HOSTCALL_FUEL);
         store.set_max_component_handles(0);
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().keep_budget()));
         store.set_epoch_deadline(1);
-        let core = generation.pre().instantiate(&mut store).map_err(|error| {
-            match error.is::<PoolConcurrencyLimitError>() {
-                true => Fault::NoRoom,
-                false => Fault::Trap(one_line(&error)),
-            }
-        })?;
-        Ok(Component { store, core })
+        let core = pre.instantiate(&mut store).map_err(|error| Fault::Trap(one_line(&error)))?;
+        Ok(Component { store, core, _place: place })
     }
 
     pub(super) fn open(&mut self, facts: &Facts) -> Result<Step, Fault> {

@@ -2,34 +2,66 @@
 
 use super::limits;
 use anyhow::Context;
+use std::sync::Arc;
 use std::thread;
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::{Config, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
-/// A compiler, and a pool of memory for so many cells.
+/// A compiler, and places for so many cells.
 #[derive(Clone, Debug)]
 pub struct Engine {
+    /// The first has the places that are taken first, and stay warm; the second, if any, what a burst of connections needs
+    /// beyond them, and gives its memory back.
+    pub(super) pools: Arc<[Pool]>,
+}
+
+/// Places for cells that are alike.
+#[derive(Debug)]
+pub(super) struct Pool {
     pub(super) wasmtime: wasmtime::Engine,
+    free: Arc<Semaphore>,
+}
+
+/// A place for a cell, free again when it is dropped.
+pub(super) struct Place {
+    /// The number of its pool.
+    pub(super) pool: usize,
+    _taken: OwnedSemaphorePermit,
 }
 
 impl Engine {
-    /// Makes an engine with room for `cells_max` live cells, and a thread that ticks while the engine lives.
+    /// Makes an engine with room for `cells_max` live cells, at least one, and a thread that ticks while the engine lives.
     ///
     /// # Errors
     /// When the machine does not give the address space.
     pub fn new(cells_max: u32) -> anyhow::Result<Engine> {
-        let wasmtime = wasmtime::Engine::new(&config(cells_max))
-            .map_err(anyhow::Error::from)
-            .with_context(|| format!("cannot reserve memory for {cells_max} sessions"))?;
-        let weak = wasmtime.weak();
+        let warm = cells_max.clamp(1, limits::WARM_CELLS_MAX);
+        let pool = |cells: u32, kept_octets: usize| -> anyhow::Result<Pool> {
+            let wasmtime = wasmtime::Engine::new(&config(cells, kept_octets))
+                .map_err(anyhow::Error::from)
+                .with_context(|| format!("cannot reserve memory for {cells_max} sessions"))?;
+            Ok(Pool { wasmtime, free: Arc::new(Semaphore::new(cells as usize)) })
+        };
+        let mut pools = vec![pool(warm, limits::KEPT_OCTETS_MAX)?];
+        if cells_max > warm {
+            pools.push(pool(cells_max - warm, 0)?);
+        }
+        let weak: Vec<_> = pools.iter().map(|pool| pool.wasmtime.weak()).collect();
         let tick = move || {
-            while let Some(engine) = weak.upgrade() {
-                engine.increment_epoch();
-                drop(engine);
+            while weak.iter().filter_map(EngineWeak::upgrade).map(|engine| engine.increment_epoch()).count() > 0 {
                 thread::sleep(limits::EPOCH_TICK);
             }
         };
         thread::Builder::new().name("epoch".to_owned()).spawn(tick).context("cannot start a thread")?;
-        Ok(Engine { wasmtime })
+        Ok(Engine { pools: pools.into() })
+    }
+
+    /// Takes a place, if one is free.
+    pub(super) fn take_place(&self) -> Option<Place> {
+        let take = |(pool, Pool { free, .. }): (usize, &Pool)| {
+            free.clone().try_acquire_owned().ok().map(|taken| Place { pool, _taken: taken })
+        };
+        self.pools.iter().enumerate().find_map(take)
     }
 }
 
@@ -43,7 +75,7 @@ pub fn compile(component: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(engine.precompile_component(component)?)
 }
 
-fn config(cells_max: u32) -> Config {
+fn config(cells_max: u32, kept_octets: usize) -> Config {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(cells_max)
         .total_core_instances(cells_max.saturating_mul(limits::CORE_INSTANCES_MAX))
@@ -56,9 +88,10 @@ fn config(cells_max: u32) -> Config {
         .max_tables_per_module(limits::TABLES_MAX)
         .max_memory_size(limits::MEMORY_OCTETS_MAX)
         .table_elements(limits::TABLE_ELEMENTS_MAX)
-        // A cell that is done leaves nothing behind: most of those that a burst of connections needs are not needed again soon.
-        .linear_memory_keep_resident(0)
-        .table_keep_resident(0);
+        // What a short session touches stays warm for the next one in its place.
+        .pagemap_scan(Enabled::Auto)
+        .linear_memory_keep_resident(kept_octets)
+        .table_keep_resident(kept_octets);
     let mut config = compiler_config();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config

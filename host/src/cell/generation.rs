@@ -2,7 +2,7 @@
 
 use super::DEFAULT_CORE;
 use super::bindings::{Core, CorePre};
-use super::engine::Engine;
+use super::engine::{Engine, Place, Pool};
 use super::instance::{Cell, Fault};
 use super::limits;
 use super::one_line;
@@ -64,7 +64,9 @@ pub enum CoreError {
 pub struct Generation(Arc<Inner>);
 
 struct Inner {
-    pre: CorePre<CellState>,
+    engine: Engine,
+    /// One for each pool of the engine.
+    pres: Vec<CorePre<CellState>>,
     digest: String,
     octets: u64,
     imports: Vec<String>,
@@ -84,8 +86,8 @@ impl Generation {
     /// One for each thing that can be wrong with a file.
     pub fn from_bytes(engine: &Engine, bytes: &[u8]) -> Result<Generation, CoreError> {
         check_kind(bytes)?;
-        let component = Component::from_binary(&engine.wasmtime, bytes);
-        Generation::of(engine, bytes, component.map_err(|error| CoreError::NotAComponent(one_line(&error)))?)
+        let artifact = engine.pools[0].wasmtime.precompile_component(bytes);
+        Generation::of(engine, bytes, &artifact.map_err(|error| CoreError::NotAComponent(one_line(&error)))?)
     }
 
     /// Checks a component that [`super::compile`] has made `artifact` of.
@@ -94,36 +96,27 @@ impl Generation {
     /// One for each thing that can be wrong with a component.
     pub fn from_artifact(engine: &Engine, bytes: &[u8], artifact: &[u8]) -> Result<Generation, CoreError> {
         check_kind(bytes)?;
-        #[allow(unsafe_code, reason = "the artifact comes from a child of this same program, by a pipe")]
-        let component = unsafe { Component::deserialize(&engine.wasmtime, artifact) };
-        Generation::of(engine, bytes, component.map_err(|error| CoreError::NotAComponent(one_line(&error)))?)
+        Generation::of(engine, bytes, artifact)
     }
 
-    fn of(engine: &Engine, bytes: &[u8], component: Component) -> Result<Generation, CoreError> {
-        let engine = &engine.wasmtime;
-        let component_type = component.component_type();
-        let imports: Vec<_> = component_type.imports(engine).map(|(name, _)| name.to_owned()).collect();
-        if let Some(foreign) = imports.iter().find(|name| *name != IMPORT) {
-            return Err(CoreError::Import(foreign.clone()));
-        }
-        let exports: Vec<_> = component_type.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        if let Some(missing) = EXPORTS.into_iter().find(|name| !exports.iter().any(|export| export == name)) {
-            return Err(CoreError::Export(missing));
-        }
-        if let Some(ComponentItem::ComponentInstance(granted)) = component_type.get_import(engine, IMPORT).map(|i| i.ty)
-        {
-            let resource = granted.exports(engine).find(|(_, item)| matches!(item.ty, ComponentItem::Resource(_)));
-            if let Some((name, _)) = resource {
-                return Err(CoreError::Contract(format!("it has the resource `{name}`")));
-            }
-        }
-        let memory_octets = check_resources(&component)?;
-        let mut linker = Linker::<CellState>::new(engine);
-        let contract = |error: wasmtime::Error| CoreError::Contract(one_line(&error));
-        Core::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(contract)?;
-        let pre = linker.instantiate_pre(&component).and_then(CorePre::new).map_err(contract)?;
+    fn of(engine: &Engine, bytes: &[u8], artifact: &[u8]) -> Result<Generation, CoreError> {
+        let load = |pool: &Pool| {
+            #[allow(unsafe_code, reason = "the artifact comes from this program, or by a pipe from a child of it")]
+            let component = unsafe { Component::deserialize(&pool.wasmtime, artifact) };
+            component.map_err(|error| CoreError::NotAComponent(one_line(&error)))
+        };
+        let components = engine.pools.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+        let (imports, exports) = check_contract(&engine.pools[0].wasmtime, &components[0])?;
+        let memory_octets = check_resources(&components[0])?;
+        let prepare = |component: &Component| {
+            let mut linker = Linker::<CellState>::new(component.engine());
+            Core::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+            linker.instantiate_pre(component).and_then(CorePre::new)
+        };
+        let pres = components.iter().map(prepare).collect::<wasmtime::Result<Vec<_>>>();
         let inner = Inner {
-            pre,
+            engine: engine.clone(),
+            pres: pres.map_err(|error| CoreError::Contract(one_line(&error)))?,
             digest: digest(bytes),
             octets: bytes.len() as u64,
             imports,
@@ -171,12 +164,13 @@ impl Generation {
     }
 
     /// The engine that it was compiled for.
-    pub fn engine(&self) -> Engine {
-        Engine { wasmtime: self.0.pre.engine().clone() }
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
     }
 
-    pub(super) fn pre(&self) -> &CorePre<CellState> {
-        &self.0.pre
+    /// What makes cells at such a place.
+    pub(super) fn pre(&self, place: &Place) -> &CorePre<CellState> {
+        &self.0.pres[place.pool]
     }
 
     /// SHA-256 of the file, in lower-case hexadecimal digits.
@@ -275,6 +269,26 @@ fn version(bytes: &[u8]) -> Option<String> {
         }
     }
     None
+}
+
+/// What a component imports and exports, if that is what a core may and must.
+fn check_contract(engine: &wasmtime::Engine, component: &Component) -> Result<(Vec<String>, Vec<String>), CoreError> {
+    let component_type = component.component_type();
+    let imports: Vec<_> = component_type.imports(engine).map(|(name, _)| name.to_owned()).collect();
+    if let Some(foreign) = imports.iter().find(|name| *name != IMPORT) {
+        return Err(CoreError::Import(foreign.clone()));
+    }
+    let exports: Vec<_> = component_type.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    if let Some(missing) = EXPORTS.into_iter().find(|name| !exports.iter().any(|export| export == name)) {
+        return Err(CoreError::Export(missing));
+    }
+    if let Some(ComponentItem::ComponentInstance(granted)) = component_type.get_import(engine, IMPORT).map(|i| i.ty) {
+        let resource = granted.exports(engine).find(|(_, item)| matches!(item.ty, ComponentItem::Resource(_)));
+        if let Some((name, _)) = resource {
+            return Err(CoreError::Contract(format!("it has the resource `{name}`")));
+        }
+    }
+    Ok((imports, exports))
 }
 
 /// Refuses at once what could never be instantiated, and gives the memory it starts with.

@@ -14,6 +14,12 @@ pub const MEMORY_RESERVATION_OCTETS: u64 = 2 << 20;
 /// Unmapped address space behind one linear memory.
 pub const MEMORY_GUARD_OCTETS: u64 = 64 << 10;
 
+/// Places for cells whose pages stay in memory when the cell is gone, so that opening the next one there faults nothing.
+pub const WARM_CELLS_MAX: u32 = 1_024;
+
+/// How much stays there.
+pub const KEPT_OCTETS_MAX: usize = 64 << 10;
+
 /// The stack of a call. It lies on the thread's own, so it must stay well below a thread's 2 MiB.
 pub const STACK_OCTETS_MAX: usize = 256 << 10;
 

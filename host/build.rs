@@ -37,8 +37,11 @@ fn build(workspace: &Path, target: &Path) -> Result<Vec<u8>, String> {
         // Flags of the outer build (its linker, its sanitizers, its coverage) are not for this target.
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTFLAGS")
-        // Else the first of 17 pages would be a megabyte of stack, in every session.
-        .args(["--", "-C", "link-arg=-zstack-size=65536", "-C", "target-feature=+simd128"])
+        // Else the first of 17 pages would be a megabyte of stack, in every session. A memory that cannot grow has a bound that
+        // compiled code need not look up; as large as a cell may have, it fits the arena of `component.rs`.
+        .args(["--", "-C", "link-arg=-zstack-size=65536"])
+        .args(["-C", "link-arg=--initial-memory=1048576", "-C", "link-arg=--max-memory=1048576"])
+        .args(["-C", "target-feature=+simd128"])
         .output()
         .map_err(|error| format!("cannot run cargo to build the core: {error}"))?;
     if !output.status.success() {

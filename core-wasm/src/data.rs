@@ -176,7 +176,8 @@ impl DataReader {
 
 /// Whether a chunk has no octet that means anything but itself: each CR and LF is of a CRLF, no line starts with a dot, no
 /// NUL, and a line ends in it, so that none can be too long. One pass without a branch, so that it is done many octets at
-/// a time.
+/// a time. By itself, as the loop is twice as fast where nothing else wants registers.
+#[inline(never)]
 fn is_plain(before: u8, chunk: &[u8]) -> bool {
     let is_odd = |before: u8, octet: u8| {
         (octet == 0) | ((octet == b'\n') != (before == b'\r')) | ((before == b'\n') & (octet == b'.'))
@@ -201,7 +202,11 @@ fn keep(block: &mut [u8], kept: &mut usize, range: std::ops::Range<usize>) {
 ///
 /// "Each character is transmitted as an 8-bit byte with the high-order bit cleared to zero": the specification, and RFC
 /// 821 appendix, for sessions greeted by HELO.
+#[inline(never)]
 pub(crate) fn clear_high_bits(octets: &mut [u8]) -> bool {
+    if octets.iter().fold(0, |all, octet| all | octet) < 0x80 {
+        return false;
+    }
     let mut makes_control = false;
     for octet in octets {
         makes_control |= matches!(*octet, 0x80 | 0x8a | 0x8d);

@@ -8,9 +8,10 @@ setup:
     set -euo pipefail
     rustup target add wasm32-unknown-unknown
     missing=()
-    for tool in mariadbd:mariadb-server swaks:swaks msmtp:msmtp curl:curl python3:python3 setpriv:util-linux; do
+    for tool in mariadbd:mariadb-server swaks:swaks msmtp:msmtp curl:curl python3:python3 openssl:openssl sslscan:sslscan setpriv:util-linux; do
         PATH="$PATH:/usr/sbin" command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
     done
+    perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl)
     if [ "${#missing[@]}" -gt 0 ]; then
         sudo=; [ "$(id -u)" -eq 0 ] || sudo=sudo
         $sudo apt-get update -qq

@@ -33,6 +33,7 @@ macro_rules! verbs {
 verbs! {
     Helo "HELO" "HELO <domain>"            "Greets the server and starts a session without extensions."
     Ehlo "EHLO" "EHLO <domain>"            "Greets the server and lists the extensions that it offers."
+    Starttls "STARTTLS" "STARTTLS"         "Starts TLS; everything said before is forgotten."
     Mail "MAIL" "MAIL FROM:<local-part@domain> [SIZE=<octets>] [BODY=7BIT|8BITMIME]"
                                            "Starts a message and names its sender; <> for a bounce."
     Rcpt "RCPT" "RCPT TO:<local-part@domain>"

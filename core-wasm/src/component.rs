@@ -102,6 +102,7 @@ impl<C: Core + 'static> wit::Guest for Component<C> {
             wit::Event::IdleTimeout => Event::IdleTimeout,
             wit::Event::SessionExpired => Event::SessionExpired,
             wit::Event::Drain => Event::Drain,
+            wit::Event::TlsEstablished => Event::TlsEstablished,
             wit::Event::Ext(_) => Event::Unknown,
         };
         deliver(Input::Event(event)).step
@@ -136,6 +137,7 @@ fn position(position: Position) -> moving::Position {
         Due::Line { octets_max, secret } => wit::Next::ReadLine(wit::LineLimits { octets_max, secret }),
         Due::Data => wit::Next::ReadData,
         Due::Reply => wit::Next::AwaitReply,
+        Due::Tls => wit::Next::StartTls,
     };
     moving::Position { next, octets: position.octets }
 }
@@ -155,6 +157,7 @@ fn queue(step: Step) -> wit::Step {
             ask(request);
             wit::Next::AwaitReply
         }
+        Next::StartTls => wit::Next::StartTls,
         Next::Close => wit::Next::Close,
     };
     let responses = step.responses.into_iter().map(|response| wit::Response {

@@ -1,10 +1,10 @@
 //! What EHLO offers, and the parameters of MAIL and RCPT that come with it.
 
 use crate::responses::{self, Template};
-use crate::settings::Settings;
+use crate::settings::{Settings, Tls};
 
 /// The keywords of EHLO, each with its parameter. RFC 5321 4.1.1.1.
-pub(crate) fn keywords(settings: &Settings) -> Vec<String> {
+pub(crate) fn keywords(settings: &Settings, is_under_tls: bool) -> Vec<String> {
     let mut keywords = vec![
         "PIPELINING".to_owned(),
         format!("SIZE {}", settings.message_octets_max),
@@ -12,6 +12,10 @@ pub(crate) fn keywords(settings: &Settings) -> Vec<String> {
         "ENHANCEDSTATUSCODES".to_owned(),
         format!("LIMITS RCPTMAX={}", settings.recipients_max),
     ];
+    // RFC 3207 4.2: not listed within TLS.
+    if settings.tls == Tls::Offered && !is_under_tls {
+        keywords.push("STARTTLS".to_owned());
+    }
     if settings.lookup {
         keywords.extend(["VRFY".to_owned(), "EXPN".to_owned()]);
     }

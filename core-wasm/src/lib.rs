@@ -11,7 +11,7 @@
 //!    [`limits`].
 //! 5. What a client or the database supplied never puts a control character into a response.
 //!
-//! Obeyed: RFC 5321 (SMTP), 1870 (SIZE), 2034 and 3463 (enhanced status codes), 2920 (pipelining), 6152 (8BITMIME),
+//! Obeyed: RFC 5321 (SMTP), 1870 (SIZE), 2034 and 3463 (enhanced status codes), 2920 (pipelining), 3207 (STARTTLS), 3848 (names of protocols), 6152 (8BITMIME),
 //! 9422 (LIMITS), 4954 section 5 (`AUTH=` of MAIL), 5322 and 2047 (header section).
 //!
 //! | file | what it is |

@@ -56,6 +56,7 @@ responses! {
     HELLO_BAD_DOMAIN    501 _         "Send a domain or an address literal"
     GOODBYE             221 (2, 0, 0) "{} Closing connection"
 
+    START_TLS           220 (2, 0, 0) "Ready to start TLS"
     SENDER_OK           250 (2, 1, 0) "Sender ok"
     RECIPIENT_OK        250 (2, 1, 5) "Recipient ok"
     SEND_DATA           354 _         "End data with <CR><LF>.<CR><LF>"
@@ -76,6 +77,10 @@ responses! {
     NO_ARGUMENT_TAKEN   500 (5, 5, 2) "Syntax: {}"
 
     SEND_HELO_FIRST     503 (5, 5, 1) "Send HELO or EHLO first"
+    SEND_EHLO_FIRST     503 (5, 5, 1) "Send EHLO first"
+    TLS_IN_MESSAGE      503 (5, 5, 1) "Finish the message first"
+    TLS_ALREADY         503 (5, 5, 1) "TLS has started already"
+    TLS_REQUIRED        530 (5, 7, 0) "Send STARTTLS first"
     SEND_MAIL_FIRST     503 (5, 5, 1) "Send MAIL first"
     SEND_RCPT_FIRST     503 (5, 5, 1) "Send RCPT first"
     NESTED_MAIL         503 (5, 5, 1) "Sender already given"

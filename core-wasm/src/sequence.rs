@@ -28,6 +28,8 @@ pub enum Verdict {
 use Verdict::Go;
 const AGAIN: Verdict = Verdict::No(responses::HELLO_BAD_SEQUENCE);
 const HELO: Verdict = Verdict::No(responses::SEND_HELO_FIRST);
+const EHLO: Verdict = Verdict::No(responses::SEND_EHLO_FIRST);
+const OPEN: Verdict = Verdict::No(responses::TLS_IN_MESSAGE);
 const MAIL: Verdict = Verdict::No(responses::SEND_MAIL_FIRST);
 const RCPT: Verdict = Verdict::No(responses::SEND_RCPT_FIRST);
 const NESTED: Verdict = Verdict::No(responses::NESTED_MAIL);
@@ -39,6 +41,7 @@ pub const TABLE: &[(Verb, [Verdict; 4])] = &[
     //              Start  Ready  Sender  Recipients
     (Verb::Helo, [  Go,    AGAIN, AGAIN,  AGAIN  ]),
     (Verb::Ehlo, [  Go,    Go,    Go,     Go     ]),
+    (Verb::Starttls, [EHLO, Go,    OPEN,   OPEN   ]),
     (Verb::Mail, [  HELO,  Go,    NESTED, NESTED ]),
     (Verb::Rcpt, [  HELO,  MAIL,  Go,     Go     ]),
     (Verb::Data, [  HELO,  MAIL,  RCPT,   Go     ]),

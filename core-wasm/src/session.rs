@@ -7,7 +7,7 @@ use crate::limits;
 use crate::reading::{Fault, Reading};
 use crate::responses::{self, Template};
 use crate::sequence::{self, State, Verdict};
-use crate::settings::Settings;
+use crate::settings::{Settings, Tls};
 use crate::step::{Answer, Config, Event, MailboxPage, Message, Next, Reply, Request, Response, Step};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -20,6 +20,8 @@ pub struct Session {
     settings: Settings,
     /// Whether a line has been read.
     started: bool,
+    /// Whether the session is under TLS, or about to be.
+    tls: TlsState,
     greeting: Option<Greeting>,
     transaction: Option<Transaction>,
     reading: Option<Reading>,
@@ -54,22 +56,34 @@ enum Awaiting {
     Store,
 }
 
+/// How far TLS is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum TlsState {
+    Clear,
+    /// STARTTLS was accepted.
+    Starting,
+    Established,
+}
+
 /// What a command leads to.
 enum Outcome {
     Respond(Response),
     RespondLines(Vec<Response>),
     Ask(Awaiting, Request),
     ReadData(Response),
+    StartTls(Response),
     Close(Response),
 }
 
-use Outcome::{Ask, Close, ReadData, Respond, RespondLines};
+use Outcome::{Ask, Close, ReadData, Respond, RespondLines, StartTls};
 
 impl Session {
     /// Starts a session and greets the client.
     pub fn open(config: &Config) -> (Session, Step) {
+        let settings = Settings::from_pairs(config);
         let mut session = Session {
-            settings: Settings::from_pairs(config),
+            tls: if settings.tls == Tls::On { TlsState::Established } else { TlsState::Clear },
+            settings,
             started: false,
             greeting: None,
             transaction: None,
@@ -88,6 +102,7 @@ impl Session {
     /// While another event is due, as [`Session::on_data`] and [`Session::on_reply`] do.
     pub fn on_line(&mut self, line: &[u8]) -> Step {
         assert!(self.reading.is_none() && self.awaiting.is_none(), "a line is not due");
+        assert!(self.tls != TlsState::Starting, "TLS is due");
         let first = !std::mem::replace(&mut self.started, true);
         if first && command::is_another_protocol(line) {
             return self.fail(responses::NOT_SMTP);
@@ -144,7 +159,13 @@ impl Session {
     /// What is neither input nor a reply.
     pub fn on_event(&mut self, event: Event) -> Step {
         assert!(self.awaiting.is_none(), "an event is not due");
+        assert_eq!(event == Event::TlsEstablished, self.tls == TlsState::Starting, "TLS is due, and at no other time");
         match event {
+            // RFC 3207 4.2: the server "MUST discard any knowledge obtained from the client".
+            Event::TlsEstablished => {
+                (self.tls, self.greeting, self.transaction) = (TlsState::Established, None, None);
+                Step::nothing(self.read_line())
+            }
             Event::LineTooLong => {
                 assert!(self.reading.is_none(), "lines are not read");
                 self.started = true;
@@ -168,6 +189,11 @@ impl Session {
     }
 
     fn check(&self, verb: Verb) -> Result<(), Template> {
+        // RFC 3207 4: "any command other than NOOP, EHLO, STARTTLS, or QUIT".
+        let is_free = matches!(verb, Verb::Noop | Verb::Ehlo | Verb::Starttls | Verb::Quit);
+        if self.settings.require_tls && self.tls != TlsState::Established && !is_free {
+            return Err(responses::TLS_REQUIRED);
+        }
         match sequence::check(verb, self.state()) {
             Verdict::Go => Ok(()),
             Verdict::No(template) => Err(template),
@@ -178,6 +204,7 @@ impl Session {
         match verb {
             Verb::Helo => self.greet(argument, false),
             Verb::Ehlo => self.greet(argument, true),
+            Verb::Starttls => self.start_tls(argument),
             Verb::Mail => self.mail(argument),
             Verb::Rcpt => self.rcpt(argument),
             Verb::Data if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
@@ -206,8 +233,20 @@ impl Session {
         if !extended {
             return Ok(Respond(name));
         }
-        let keywords = extensions::keywords(&self.settings);
+        let keywords = extensions::keywords(&self.settings, self.tls == TlsState::Established);
         Ok(RespondLines(std::iter::once(name).chain(keywords.iter().map(|k| responses::HELLO.with(k))).collect()))
+    }
+
+    /// RFC 3207.
+    fn start_tls(&mut self, argument: &str) -> Result<Outcome, Template> {
+        match self.tls {
+            TlsState::Established => Err(responses::TLS_ALREADY),
+            _ if self.settings.tls != Tls::Offered => Err(responses::NOT_IMPLEMENTED),
+            _ if !self.is_extended() => Err(responses::SEND_EHLO_FIRST),
+            // RFC 3207 4: "501 Syntax error (no parameters allowed)".
+            _ if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
+            _ => Ok(StartTls(responses::START_TLS.plain())),
+        }
     }
 
     fn mail(&mut self, argument: &str) -> Result<Outcome, Template> {
@@ -293,7 +332,12 @@ impl Session {
             mail_from: transaction.mail_from,
             rcpt_to: transaction.rcpt_to,
             client_name: greeting.client_name.clone(),
-            protocol: Cow::Borrowed(if greeting.extended { "ESMTP" } else { "SMTP" }),
+            // RFC 3848: the names for `with` in trace lines.
+            protocol: Cow::Borrowed(match (greeting.extended, self.tls) {
+                (true, TlsState::Established) => "ESMTPS",
+                (true, _) => "ESMTP",
+                (false, _) => "SMTP",
+            }),
             subject: reading.content().subject(),
             date: reading.content().date(),
             header_octets: reading.content().header_octets(),
@@ -353,6 +397,10 @@ impl Session {
                 self.reading = Some(Reading::new(!self.is_extended()));
                 (vec![response], Next::ReadData)
             }
+            StartTls(response) => {
+                self.tls = TlsState::Starting;
+                (vec![response], Next::StartTls)
+            }
             Close(response) => {
                 self.reading = None;
                 (vec![response], Next::Close)
@@ -396,5 +444,5 @@ fn not_found(verb: Verb) -> Template {
 /// Which errors bring a session nearer to its end. A refused recipient beyond the limit is not one: a client
 /// that pipelines more than a hundred would lose the message to all of them.
 fn is_counted(verb: Option<Verb>, code: u16) -> bool {
-    matches!(code, 500..=503 | 555) || (code == 550 && matches!(verb, Some(Verb::Vrfy | Verb::Expn | Verb::Rcpt)))
+    matches!(code, 500..=503 | 530 | 555) || (code == 550 && matches!(verb, Some(Verb::Vrfy | Verb::Expn | Verb::Rcpt)))
 }

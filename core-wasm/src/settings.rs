@@ -4,6 +4,17 @@ use crate::limits;
 use crate::step::Config;
 use std::str::FromStr;
 
+/// What there is of TLS when a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    /// None.
+    Off,
+    /// STARTTLS.
+    Offered,
+    /// The session is under it.
+    On,
+}
+
 /// The keys that this core knows, read from the pairs of `open`.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -19,6 +30,10 @@ pub(crate) struct Settings {
     pub(crate) errors_max: u32,
     /// `lookup`: whether VRFY and EXPN are answered, `on` or `off`.
     pub(crate) lookup: bool,
+    /// `tls`: `off`, `starttls` when it is offered, `on` when the session is under TLS from its start.
+    pub(crate) tls: Tls,
+    /// `require-tls`: whether there is no mail without TLS, `on` or `off`.
+    pub(crate) require_tls: bool,
     /// `bare-newlines`: `keep` stores bare CR, bare LF and NUL as they came, `refuse` refuses the message.
     pub(crate) keep_bare_newlines: bool,
 }
@@ -39,6 +54,13 @@ impl Settings {
                 as usize,
             errors_max: number("errors-max", limits::ERRORS_MAX.into()).min(u32::MAX.into()) as u32,
             lookup: choice("lookup", get("lookup").unwrap_or("on"), "on", "off"),
+            tls: match get("tls").unwrap_or("off") {
+                "off" => Tls::Off,
+                "starttls" => Tls::Offered,
+                "on" => Tls::On,
+                other => panic!("tls is neither off nor starttls nor on: {other:?}"),
+            },
+            require_tls: choice("require-tls", get("require-tls").unwrap_or("off"), "on", "off"),
             keep_bare_newlines: choice("bare-newlines", get("bare-newlines").unwrap_or("refuse"), "keep", "refuse"),
         }
     }

@@ -114,6 +114,8 @@ pub enum Event {
     SessionExpired,
     /// The server is stopping.
     Drain,
+    /// TLS has begun, as [`Next::StartTls`] asked.
+    TlsEstablished,
     /// Something of a later contract; nothing comes of it.
     Unknown,
 }
@@ -132,6 +134,8 @@ pub enum Next {
     ReadData,
     /// The reply to this request.
     AwaitReply(Request),
+    /// [`Event::TlsEstablished`].
+    StartTls,
     /// The end of the session.
     Close,
 }
@@ -195,6 +199,8 @@ pub enum Due {
     Data,
     /// See [`Next::AwaitReply`].
     Reply,
+    /// See [`Next::StartTls`].
+    Tls,
 }
 
 /// The layouts of saved sessions that a core knows.
@@ -255,6 +261,7 @@ impl Next {
             Next::ReadLine { octets_max, secret } => Some(Due::Line { octets_max, secret }),
             Next::ReadData => Some(Due::Data),
             Next::AwaitReply(_) => Some(Due::Reply),
+            Next::StartTls => Some(Due::Tls),
             Next::Close => None,
         }
     }

@@ -3,14 +3,15 @@
 //!
 //! A flag wins over the environment, the environment over the file, the file over the default.
 
+mod listener;
 mod table;
 mod values;
 
+pub use listener::{Listener, TlsUse};
 pub use table::{Group, SETTINGS, Setting};
 
 use crate::store::TlsMode;
 use crate::swap::keys::TrustedKeys;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
@@ -19,7 +20,9 @@ use toml::de::{DeTable, DeValue};
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the table says it")]
 pub struct Settings {
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listener>,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
     pub name: String,
     pub core: Option<PathBuf>,
     pub core_keys: TrustedKeys,
@@ -75,6 +78,8 @@ impl Settings {
     fn empty() -> Settings {
         Settings {
             listen: Vec::new(),
+            tls_certificate: None,
+            tls_key: None,
             name: String::new(),
             core: None,
             core_keys: TrustedKeys::default(),
@@ -157,8 +162,23 @@ impl Settings {
         })
     }
 
-    /// What a core is told. The smaller of both sizes is what SIZE shows.
-    pub fn core_config(&self, database_octets_max: u64) -> Vec<(String, String)> {
+    /// What there is of TLS on a listener: STARTTLS, unless it says otherwise, when there is a certificate.
+    ///
+    /// # Errors
+    /// When it wants TLS and there is no certificate.
+    pub fn tls_of(&self, listener: &Listener) -> anyhow::Result<TlsUse> {
+        let has_certificate = self.tls_certificate.is_some() && self.tls_key.is_some();
+        let tls = listener.tls.unwrap_or(if has_certificate { TlsUse::Offered } else { TlsUse::Off });
+        anyhow::ensure!(
+            tls == TlsUse::Off || has_certificate,
+            "{}: TLS needs tls-certificate and tls-key (to try things out, `mailcell tls self-signed` makes both)",
+            listener.address
+        );
+        Ok(tls)
+    }
+
+    /// What a core is told on a listener with that use of TLS. The smaller of both sizes is what SIZE shows.
+    pub fn core_config(&self, tls: TlsUse, database_octets_max: u64) -> Vec<(String, String)> {
         let choose = |yes: bool, [on, off]: [&str; 2]| if yes { on } else { off }.to_owned();
         [
             ("name", self.name.clone()),
@@ -167,6 +187,16 @@ impl Settings {
             ("recipients-max", self.recipients.to_string()),
             ("errors-max", self.errors.to_string()),
             ("lookup", choose(self.lookup, ["on", "off"])),
+            (
+                "tls",
+                match tls {
+                    TlsUse::Off => "off",
+                    TlsUse::Offered | TlsUse::Required => "starttls",
+                    TlsUse::Implicit => "on",
+                }
+                .to_owned(),
+            ),
+            ("require-tls", choose(tls == TlsUse::Required, ["on", "off"])),
             ("bare-newlines", choose(self.keep_bare_newlines, ["keep", "refuse"])),
         ]
         .map(|(key, value)| (key.to_owned(), value))

@@ -3,10 +3,12 @@
 use crate::buffers;
 use crate::cell::{Effects, Facts, Fault, limits};
 use crate::clock::Clock;
+use crate::config::TlsUse;
 use crate::framing::{Frame, Framer};
 use crate::requests::Requests;
 use crate::session::Session;
-use crate::shared::{Drain, Shared};
+use crate::shared::{Drain, Entrance, Shared};
+use crate::stream::Stream;
 use bytes::{Buf, BytesMut};
 use mailcell_core::{Event, Input, Next, Reply, Request};
 use std::borrow::Cow;
@@ -35,14 +37,27 @@ const LOOK_UP: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(50);
 
 /// Serves a connection to its end.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, client: SocketAddr, shared: Arc<Shared>) {
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    client: SocketAddr,
+    entrance: Arc<Entrance>,
+    shared: Arc<Shared>,
+) {
     shared.counters.sessions.fetch_add(1, Ordering::Relaxed);
+    let mut stream = Stream::Clear(stream);
+    if entrance.tls == TlsUse::Implicit && !secure(&mut stream, &shared).await {
+        return;
+    }
     // What the session has is given back before the client is waited for: only the last words are left.
-    let (ended, mut output) = converse(&mut stream, client, &shared).await;
+    let (ended, mut output) = converse(&mut stream, client, &entrance, &shared).await;
     match ended {
         Ok(()) => debug!("closed"),
         Err(End::Gone) => return debug!("the client is gone"),
         Err(End::Stuck) => return info!("the client does not read what it is sent"),
+        Err(End::Injected) => {
+            info!("the client has sent octets behind STARTTLS in the clear");
+            output.extend_from_slice(farewell("4.7.0", &shared.settings.name, "Octets behind STARTTLS").as_bytes());
+        }
         Err(End::Fault(fault)) => {
             let (counter, status, why) = match &fault {
                 Fault::Trap(_) => (&shared.counters.traps, "4.3.0", "Internal error"),
@@ -62,13 +77,28 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, client: Soc
     say_goodbye(&mut stream, &output, shared.settings.write_timeout).await;
 }
 
+/// Begins TLS; without success the connection is lost.
+async fn secure<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut Stream<S>, shared: &Shared) -> bool {
+    let Some(certificates) = &shared.certificates else { return false };
+    let secured = stream.secure(certificates.acceptor()).await;
+    if let Err(error) = &secured {
+        info!(%error, "TLS does not begin");
+    }
+    secured.is_ok()
+}
+
 /// The session from its greeting to its end; gives what is still to be written, too.
-async fn converse<S>(stream: &mut S, client: SocketAddr, shared: &Arc<Shared>) -> (Result<(), End>, Vec<u8>)
+async fn converse<S>(
+    stream: &mut Stream<S>,
+    client: SocketAddr,
+    entrance: &Entrance,
+    shared: &Arc<Shared>,
+) -> (Result<(), End>, Vec<u8>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let address = client.ip().to_canonical();
-    let facts = Facts { config: shared.core_config(), address: address.to_string() };
+    let facts = Facts { config: entrance.core_config(shared), address: address.to_string() };
     let (session, effects) = match Session::open(shared, facts).await {
         Ok(opened) => opened,
         Err(fault) => return (Err(End::Fault(fault)), Vec::new()),
@@ -130,6 +160,8 @@ enum End {
     Gone,
     /// What is written is not read.
     Stuck,
+    /// The client has sent more behind STARTTLS, which could be anybody's. RFC 3207 and CVE-2011-0411.
+    Injected,
     /// The cell is lost.
     Fault(Fault),
 }
@@ -141,7 +173,7 @@ impl From<Fault> for End {
 }
 
 struct Connection<'a, S> {
-    stream: &'a mut S,
+    stream: &'a mut Stream<S>,
     shared: &'a Shared,
     session: Session,
     requests: Requests,
@@ -178,6 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     self.clock.restart(Instant::now());
                     self.tell(Input::Reply(Cow::Owned(reply))).await?
                 }
+                Next::StartTls => self.start_tls().await?,
                 Next::Close => return Ok(()),
             };
         }
@@ -201,6 +234,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.session.follow()?;
             drop(turn);
         }
+    }
+
+    async fn start_tls(&mut self) -> Result<Effects, End> {
+        if !self.input.is_empty() {
+            return Err(End::Injected);
+        }
+        self.flush().await?;
+        if !secure(self.stream, self.shared).await {
+            return Err(End::Gone);
+        }
+        self.clock.restart(Instant::now());
+        self.tell(Input::Event(Event::TlsEstablished)).await
     }
 
     async fn read_line(&mut self) -> Result<Effects, End> {
@@ -302,7 +347,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let mut written = pin!(self.stream.write_all(&self.output));
+        let mut written = pin!(async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        });
         // Nearly everything goes out at once, which is not worth a timer.
         let written = match poll_fn(|context| Poll::Ready(written.as_mut().poll(context))).await {
             Poll::Ready(written) => Ok(written),
@@ -326,7 +374,7 @@ mod tests {
     /// Every connection has one of these for as long as it lasts, and most of them do nothing.
     #[test]
     fn the_task_of_a_connection_is_small() {
-        fn size<S, F: Future>(_: fn(S, SocketAddr, Arc<Shared>) -> F) -> usize {
+        fn size<S, F: Future>(_: fn(S, SocketAddr, Arc<Entrance>, Arc<Shared>) -> F) -> usize {
             size_of::<F>()
         }
         let (task, session, requests) =

@@ -22,5 +22,7 @@ pub mod session;
 pub mod shared;
 pub mod spool;
 pub mod store;
+pub mod stream;
 pub mod swap;
 pub mod threads;
+pub mod tls;

@@ -6,15 +6,16 @@ use crate::config::Settings;
 use crate::connection;
 use crate::permits::{self, Cells, Memory, Permits};
 use crate::record::Recordings;
-use crate::shared::{Counters, Drain, Shared};
+use crate::shared::{Counters, Drain, Entrance, Shared};
 use crate::spool::Spool;
 use crate::store::MailStore;
 use crate::swap::{self, Slot, Swapper};
 use crate::threads::Threads;
+use crate::tls::Certificates;
 use anyhow::Context;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
@@ -42,7 +43,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(5);
 pub struct Server {
     reception: Arc<Reception>,
     threads: Threads,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Arc<Entrance>)>,
     swapper: Arc<Swapper>,
     control: Option<admin::Listener>,
     drain: watch::Sender<Option<Instant>>,
@@ -78,9 +79,16 @@ impl Server {
             warn!("{cells_max} cells at the most, not {wanted}: too few memory mappings (vm.max_map_count)");
         }
         let mut listeners = Vec::new();
-        for address in &settings.listen {
-            listeners.push(listen(*address).with_context(|| format!("cannot listen on {address}"))?);
+        for listener in &settings.listen {
+            let (address, entrance) = (listener.address, Entrance::new(settings.tls_of(listener)?));
+            let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
+            listeners.push((listener, Arc::new(entrance)));
         }
+        let certificates = match (&settings.tls_certificate, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(Certificates::load(certificate, key)?)),
+            (None, None) => None,
+            _ => anyhow::bail!("TLS needs both tls-certificate and tls-key"),
+        };
         let threads = Threads::start(settings.threads.into()).context("cannot start a thread")?;
         let control = match settings.control.as_deref() {
             Some(path) => Some(admin::Listener::bind(path).await?),
@@ -98,10 +106,7 @@ impl Server {
             counters: Counters::default(),
             drain: Drain(draining),
             cells: Cells::new(cells_max),
-            core_config: Mutex::new((
-                store.message_octets_max(),
-                settings.core_config(store.message_octets_max()).into(),
-            )),
+            certificates,
             store,
             settings,
         };
@@ -117,7 +122,7 @@ impl Server {
 
     /// The addresses that are listened on, with the ports that the system chose.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
     }
 
     /// What replaces the core.
@@ -138,19 +143,26 @@ impl Server {
     /// Serves until `stop` is ready; then sessions may finish their command, and are told 421.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (shared, permits) = (&self.reception.shared, &self.reception.permits);
-        for address in self.listeners.iter().filter_map(|listener| listener.local_addr().ok()) {
+        for (listener, entrance) in &self.listeners {
             let core = shared.slot.plan().current;
-            info!(%address, name = shared.settings.name, core = core.short_digest(), "listening");
+            if let Ok(address) = listener.local_addr() {
+                let (name, tls) = (&shared.settings.name, entrance.tls);
+                info!(%address, ?tls, name, core = core.short_digest(), "listening");
+            }
         }
         let mut acceptors = JoinSet::new();
         acceptors.spawn(self.swapper.clone().run(shared.settings.core_watch_file));
         if let Some(control) = self.control {
             acceptors.spawn(control.run(self.swapper));
         }
-        for listener in self.listeners {
+        if let Some(certificates) = &shared.certificates {
+            acceptors.spawn(certificates.clone().watch());
+        }
+        for (listener, entrance) in self.listeners {
             for runtime in self.threads.runtimes() {
+                let (entrance, reception) = (entrance.clone(), self.reception.clone());
                 match listener.try_clone() {
-                    Ok(listener) => drop(acceptors.spawn_on(accept(listener, self.reception.clone()), runtime)),
+                    Ok(listener) => drop(acceptors.spawn_on(accept(listener, entrance, reception), runtime)),
                     Err(error) => error!(%error, "a thread cannot accept connections"),
                 }
             }
@@ -226,7 +238,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Accepts on one thread; the others have the same queue, and whoever is free takes the next connection.
-async fn accept(listener: TcpListener, reception: Arc<Reception>) {
+async fn accept(listener: TcpListener, entrance: Arc<Entrance>, reception: Arc<Reception>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return error!(%error, "a thread cannot accept connections"),
@@ -237,7 +249,7 @@ async fn accept(listener: TcpListener, reception: Arc<Reception>) {
                 // Responses leave in as few writes as the protocol allows; none of them waits for another one's
                 // acknowledgement.
                 let _ = stream.set_nodelay(true);
-                reception.receive(stream, client);
+                reception.receive(stream, client, &entrance);
             }
             Err(error) => {
                 error!(%error, "cannot accept a connection");
@@ -257,14 +269,17 @@ pub struct Reception {
 
 impl Reception {
     /// Serves a connection, however it came, in a task of its own on the thread that calls.
-    pub fn receive<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, client: SocketAddr) {
+    pub fn receive<S>(&self, stream: S, client: SocketAddr, entrance: &Arc<Entrance>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         match self.permits.take(client.ip().to_canonical()) {
             Ok(permit) => {
                 let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-                let shared = self.shared.clone();
+                let (entrance, shared) = (entrance.clone(), self.shared.clone());
                 let serve = async move {
                     debug!("open");
-                    connection::serve(stream, client, shared).await;
+                    connection::serve(stream, client, entrance, shared).await;
                     drop(permit);
                 };
                 tokio::spawn(serve.instrument(info_span!("session", id, %client)));

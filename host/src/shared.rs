@@ -1,11 +1,12 @@
 //! What all sessions of a server share.
 
-use crate::config::Settings;
+use crate::config::{Settings, TlsUse};
 use crate::permits::{Cells, Memory};
 use crate::record::Recordings;
 use crate::spool::Spool;
 use crate::store::MailStore;
 use crate::swap::Slot;
+use crate::tls::Certificates;
 use mailcell_core::Config;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,19 +33,37 @@ pub struct Shared {
     pub drain: Drain,
     /// Cells for sessions that are awake.
     pub cells: Cells,
-    /// What cores are told, for the database's limit that it was made for.
-    pub(crate) core_config: Mutex<(u64, Arc<Config>)>,
+    /// For TLS, if there is any.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
-impl Shared {
+/// What the sessions of one listener share.
+#[derive(Debug)]
+pub struct Entrance {
+    /// What there is of TLS.
+    pub tls: TlsUse,
+    /// What cores are told, for the database's limit that it was made for.
+    core_config: Mutex<Option<(u64, Arc<Config>)>>,
+}
+
+impl Entrance {
+    /// An entrance with that use of TLS.
+    pub fn new(tls: TlsUse) -> Entrance {
+        Entrance { tls, core_config: Mutex::new(None) }
+    }
+
     /// What a core is told when a session opens: one copy for all sessions, while the database's limit stays.
-    pub fn core_config(&self) -> Arc<Config> {
-        let octets_max = self.store.message_octets_max();
+    pub fn core_config(&self, shared: &Shared) -> Arc<Config> {
+        let octets_max = shared.store.message_octets_max();
         let mut config = self.core_config.lock().unwrap_or_else(PoisonError::into_inner);
-        if config.0 != octets_max {
-            *config = (octets_max, self.settings.core_config(octets_max).into());
+        match &*config {
+            Some((for_octets, config)) if *for_octets == octets_max => config.clone(),
+            _ => {
+                let made: Arc<Config> = shared.settings.core_config(self.tls, octets_max).into();
+                *config = Some((octets_max, made.clone()));
+                made
+            }
         }
-        config.1.clone()
     }
 }
 

@@ -8,6 +8,7 @@
 //! | `program` | the program as a process, and a plain client |
 //! | `load` | many sessions at once, which check every response |
 //! | `cores` | cores for tests, good ones and others |
+//! | `tls` | a certificate, and a client that trusts it |
 //! | `mariadb` | a MariaDB server of one test's own |
 
 pub mod component;
@@ -16,4 +17,5 @@ pub mod database;
 pub mod load;
 pub mod mariadb;
 pub mod program;
+pub mod tls;
 pub mod wire;

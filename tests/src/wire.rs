@@ -2,7 +2,8 @@
 
 use crate::component::GENERATION;
 use crate::database::Database;
-use mailcell::config::Settings;
+use crate::tls::Certificate;
+use mailcell::config::{Settings, TlsUse};
 use mailcell::server::Server;
 use mailcell::store::{self, MailStore, Options, User};
 use mailcell_conformance::check;
@@ -12,9 +13,8 @@ use mailcell_core::{Date, Event, Message, Reply, Request};
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -27,9 +27,14 @@ const IMPATIENCE: Duration = Duration::from_secs(2);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
 
-/// Why a transcript cannot run over TCP: a database does not change its mind within one session.
+/// Why a transcript cannot run over TCP: a database does not change its mind within one session, and what becomes of octets
+/// behind STARTTLS is a matter of when they come.
 pub fn why_not(text: &str) -> Option<&'static str> {
     let transcript = Transcript::parse("", text).ok()?;
+    let is_injected = |effects: &[Effect]| effects.contains(&Effect::StartTls) && effects.contains(&Effect::Close);
+    if transcript.turns.iter().any(|turn| is_injected(&turn.effects)) {
+        return Some("octets behind STARTTLS");
+    }
     let outcomes: Vec<_> = replies(&transcript).filter(|reply| !matches!(reply, Reply::Mailboxes(_))).collect();
     let is_alike = outcomes.windows(2).all(|pair| std::mem::discriminant(pair[0]) == std::mem::discriminant(pair[1]));
     (!is_alike).then_some("the database changes its mind")
@@ -113,7 +118,7 @@ fn users(transcript: &Transcript) -> Vec<User> {
     users.into_values().collect()
 }
 
-fn settings(transcript: &Transcript) -> Settings {
+fn settings(transcript: &Transcript, certificate: Option<&Certificate>) -> Settings {
     let mut settings = Settings { listen: vec!["127.0.0.1:0".parse().expect("an address")], ..Settings::default() };
     settings.connections = 32;
     settings.control = None;
@@ -126,9 +131,16 @@ fn settings(transcript: &Transcript) -> Settings {
             "recipients-max" => settings.recipients = number() as u32,
             "errors-max" => settings.errors = number() as u32,
             "lookup" => settings.lookup = value == "on",
+            "tls" if value == "on" => settings.listen[0].tls = Some(TlsUse::Implicit),
+            "tls" => settings.listen[0].tls = settings.listen[0].tls.or(Some(TlsUse::Offered)),
+            "require-tls" => settings.listen[0].tls = Some(TlsUse::Required),
             "bare-newlines" => settings.keep_bare_newlines = value == "keep",
             _ => panic!("no setting of the server's: {key}"),
         }
+    }
+    if let Some(certificate) = certificate {
+        settings.tls_certificate = Some(certificate.certificate.clone());
+        settings.tls_key = Some(certificate.key.clone());
     }
     settings.drain_timeout = IMPATIENCE;
     for turn in &transcript.turns {
@@ -148,7 +160,10 @@ async fn run(transcript: &Transcript, database: &Database, cut: Cut) -> Result<V
     if replies(transcript).any(|reply| *reply == Reply::Unavailable) {
         database.take_tables_away(&url)?;
     }
-    let server = Server::bind(settings(transcript), store, GENERATION.clone()).await;
+    let has_tls = transcript.config.iter().any(|(key, value)| key == "tls" && value != "off");
+    let certificate = has_tls.then(Certificate::make).transpose()?;
+    let settings = settings(transcript, certificate.as_ref());
+    let server = Server::bind(settings, store, GENERATION.clone()).await;
     let server = server.map_err(|error| format!("{error:#}"))?;
     let address = server.addresses()[0];
     let (stop, stopped) = oneshot::channel::<()>();
@@ -158,12 +173,19 @@ async fn run(transcript: &Transcript, database: &Database, cut: Cut) -> Result<V
     }));
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let (reader, writer) = stream.into_split();
-    let mut client =
-        Client { reader: BufReader::new(reader), writer, lines: Vec::new(), closed: false, stop: Some(stop) };
-    client.run(transcript, cut).await;
-    let Client { lines: mut got, closed, reader, writer, stop } = client;
-    drop((reader, writer, stop));
+    let mut client = Client {
+        stream: Some(BufReader::new(Box::new(stream))),
+        certificate,
+        lines: Vec::new(),
+        closed: false,
+        stop: Some(stop),
+    };
+    if transcript.config.iter().any(|(key, value)| key == "tls" && value == "on") {
+        client.secure().await?;
+    }
+    client.run(transcript, cut).await?;
+    let Client { lines: mut got, closed, stream, stop, .. } = client;
+    drop((stream, stop));
     server.await.map_err(|error| error.to_string())?;
     got.extend(closed.then(|| "<close>".to_owned()));
     // A server that has stopped has let go of its store: what is durable is looked at by another one.
@@ -173,16 +195,22 @@ async fn run(transcript: &Transcript, database: &Database, cut: Cut) -> Result<V
     Ok(got)
 }
 
+/// A connection, whatever is between it and the wire.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
 struct Client {
-    reader: BufReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    /// Absent while TLS begins.
+    stream: Option<BufReader<Box<dyn Duplex>>>,
+    certificate: Option<Certificate>,
     lines: Vec<String>,
     closed: bool,
     stop: Option<oneshot::Sender<()>>,
 }
 
 impl Client {
-    async fn run(&mut self, transcript: &Transcript, cut: Cut) {
+    async fn run(&mut self, transcript: &Transcript, cut: Cut) -> Result<(), String> {
         let mut due = responses(&transcript.opening);
         let mut held = Vec::new();
         self.read(due).await;
@@ -193,8 +221,10 @@ impl Client {
                 Input::Event(event) => {
                     self.write(&std::mem::take(&mut held), cut).await;
                     self.read(due).await;
-                    if *event == Event::Drain {
-                        self.stop = None;
+                    match event {
+                        Event::Drain => self.stop = None,
+                        Event::TlsEstablished => self.secure().await?,
+                        _ => {}
                     }
                 }
             }
@@ -211,13 +241,23 @@ impl Client {
             // What comes behind the last response is unexpected, and read all the same.
             self.read(usize::MAX).await;
         }
+        Ok(())
+    }
+
+    /// Begins TLS, as its client.
+    async fn secure(&mut self) -> Result<(), String> {
+        if let (Some(stream), Some(certificate)) = (self.stream.take(), &self.certificate) {
+            self.stream = Some(BufReader::new(Box::new(certificate.connect(stream.into_inner()).await?)));
+        }
+        Ok(())
     }
 
     /// A server that has closed takes no more; what it said before is still to be read.
     async fn write(&mut self, octets: &[u8], cut: Cut) {
         let size = if cut == Cut::Octets { 1 } else { octets.len().max(1) };
         for block in octets.chunks(size) {
-            if self.writer.write_all(block).await.is_err() {
+            let Some(stream) = &mut self.stream else { return };
+            if stream.write_all(block).await.is_err() || stream.flush().await.is_err() {
                 return;
             }
         }
@@ -229,7 +269,8 @@ impl Client {
         let mut line = Vec::new();
         while !self.closed && self.lines.iter().filter(|line| is_last(line)).count() < due {
             line.clear();
-            match self.reader.read_until(b'\n', &mut line).await {
+            let Some(stream) = &mut self.stream else { return };
+            match stream.read_until(b'\n', &mut line).await {
                 Ok(1..) => self.lines.push(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned()),
                 Ok(0) | Err(_) => self.closed = true,
             }
@@ -262,7 +303,7 @@ fn expected(transcript: &Transcript) -> Vec<String> {
             }
             Effect::AnyResponse(code) => lines.push(format!("{code} *")),
             Effect::Close => lines.push("<close>".to_owned()),
-            Effect::Message(_) | Effect::Request(_) | Effect::Fault(_) | Effect::Astray(_) => {}
+            Effect::StartTls | Effect::Message(_) | Effect::Request(_) | Effect::Fault(_) | Effect::Astray(_) => {}
         }
     }
     for (turn, before) in transcript.turns.iter().zip(&effects) {

@@ -1,7 +1,7 @@
 //! A session as a [`Core`], and as bytes and back: everything but the settings, in the order of [`State`], written by
 //! postcard.
 
-use super::{Awaiting, Greeting, Session, Transaction};
+use super::{Awaiting, Greeting, Session, TlsState, Transaction};
 use crate::limits;
 use crate::reading::Reading;
 use crate::settings::Settings;
@@ -11,11 +11,12 @@ use std::borrow::Cow;
 
 /// The number of the layout that [`State`] has. Whoever changes what [`State`] reaches gives it another number, and goes on
 /// reading the former one; a test holds the bytes.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct State<'a> {
     started: bool,
+    tls: TlsState,
     greeting: Cow<'a, Option<Greeting>>,
     transaction: Cow<'a, Option<Transaction>>,
     reading: Cow<'a, Option<Reading>>,
@@ -60,6 +61,7 @@ impl Session {
     fn to_state(&self) -> Vec<u8> {
         let state = State {
             started: self.started,
+            tls: self.tls,
             greeting: Cow::Borrowed(&self.greeting),
             transaction: Cow::Borrowed(&self.transaction),
             reading: Cow::Borrowed(&self.reading),
@@ -76,6 +78,7 @@ impl Session {
         let session = Session {
             settings,
             started: state.started,
+            tls: state.tls,
             greeting: state.greeting.into_owned(),
             transaction: state.transaction.into_owned(),
             reading: state.reading.into_owned(),
@@ -98,6 +101,10 @@ impl Session {
             (self.transaction.is_some() && self.greeting.is_none(), "a transaction without a greeting"),
             (self.reading.is_some() && recipients.clone().next().is_none(), "data without a recipient"),
             (self.reading.is_some() && self.awaiting.is_some(), "data and a request at once"),
+            (
+                self.tls == TlsState::Starting && (self.reading.is_some() || self.awaiting.is_some()),
+                "TLS and something else at once",
+            ),
             (self.awaiting == Some(Awaiting::Store) && self.greeting.is_none(), "a message without a greeting"),
             (recipients.count() > limits::RECIPIENTS_MAX, "too many recipients"),
             (!texts.all(is_text), "a name that no command brings"),
@@ -108,6 +115,7 @@ impl Session {
 
     fn position(&self) -> Position {
         let due = match (&self.reading, self.awaiting, self.read_line()) {
+            _ if self.tls == TlsState::Starting => Due::Tls,
             (Some(_), _, _) => Due::Data,
             (None, Some(_), _) => Due::Reply,
             (None, None, Next::ReadLine { octets_max, secret }) => Due::Line { octets_max, secret },
@@ -121,18 +129,18 @@ impl Session {
 mod tests {
     use super::*;
 
-    /// A session in each kind of state, and its bytes in layout 1.
+    /// A session in each kind of state, and its bytes in this layout.
     const STATES: [(&str, &str); 5] = [
-        ("", "000000000000"),
-        ("XYZZY\r\n", "010000000001"),
-        ("EHLO c.test\r\n", "010106632e746573740100000000"),
+        ("", "00000000000000"),
+        ("XYZZY\r\n", "01000000000001"),
+        ("EHLO c.test\r\n", "01000106632e746573740100000000"),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nVRFY bob\r\n",
-            "010106632e746573740101036140620103634064000100060000",
+            "01000106632e746573740101036140620103634064000100070000",
         ),
         (
             "HELO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: hi\r\nDa",
-            "010106632e746573740001000103634064010103020000020002446101052068690d0a000f0d00000000",
+            "01000106632e746573740001000103634064010103020000020002446101052068690d0a000f0d00000000",
         ),
     ];
 
@@ -153,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_of_schema_1_never_changes() {
+    fn the_layout_of_schema_2_never_changes() {
         let hex = |octets: Vec<u8>| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
         let got: Vec<_> = STATES.iter().map(|(input, _)| (*input, hex(session(input).to_state()))).collect();
         let expected: Vec<_> = STATES.iter().map(|(input, state)| (*input, (*state).to_owned())).collect();
@@ -174,13 +182,17 @@ mod tests {
             (|s| s.transaction.as_mut().unwrap().mail_from.push('\r'), "a name that no command brings"),
             (|s| s.transaction.as_mut().unwrap().rcpt_to = vec![String::new(); 101], "too many recipients"),
             (|s| s.reading = Some(Reading::new(false)), ""),
+            (
+                |s| (s.tls, s.reading) = (TlsState::Starting, Some(Reading::new(false))),
+                "TLS and something else at once",
+            ),
             (|s| (s.transaction, s.reading) = (None, Some(Reading::new(false))), "data without a recipient"),
         ] {
             assert!(refusal(change).ends_with(why), "{why}: {}", refusal(change));
         }
-        for octets in [&b""[..], b"\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00", &[0xff; 40]] {
+        for octets in [&b""[..], b"\x00\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00\x00", &[0xff; 40]] {
             assert!(Session::restore(&[], SCHEMA, octets).is_err(), "{octets:?}");
         }
-        assert_eq!(Session::restore(&[], 2, &[]).err().unwrap(), "layout 2 is not known");
+        assert_eq!(Session::restore(&[], 1, &[]).err().unwrap(), "layout 1 is not known");
     }
 }

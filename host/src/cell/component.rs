@@ -61,6 +61,7 @@ impl Component {
                     Event::IdleTimeout => wit::Event::IdleTimeout,
                     Event::SessionExpired => wit::Event::SessionExpired,
                     Event::Drain => wit::Event::Drain,
+                    Event::TlsEstablished => wit::Event::TlsEstablished,
                     Event::Unknown => wit::Event::Ext(wit::Extension { name: "unknown".to_owned(), value: Vec::new() }),
                 };
                 self.call(|core, store| core.mailcell_smtp_session().call_on_event(store, &event))?
@@ -120,6 +121,7 @@ fn position(position: &migration::Position) -> Position {
         wit::Next::ReadLine(line) => Some(Due::Line { octets_max: line.octets_max, secret: line.secret }),
         wit::Next::ReadData => Some(Due::Data),
         wit::Next::AwaitReply => Some(Due::Reply),
+        wit::Next::StartTls => Some(Due::Tls),
         wit::Next::Close => None,
     };
     (due, position.octets)

@@ -48,6 +48,7 @@ impl Queue {
                 Next::ReadLine { octets_max: line.octets_max, secret: line.secret }
             }
             (wit::Next::ReadData, None, None) => Next::ReadData,
+            (wit::Next::StartTls, None, None) => Next::StartTls,
             (wit::Next::Close, None, None) => Next::Close,
             (wit::Next::AwaitReply, None, _) => return Err("waiting for a reply without a request"),
             (_, Some(_), _) => return Err("a request out of turn"),
@@ -133,7 +134,7 @@ impl Checker {
         match &next {
             Next::AwaitReply(request) => self.check_request(request)?,
             Next::ReadLine { octets_max, .. } => check_line_limit(*octets_max)?,
-            Next::ReadData | Next::Close => {}
+            Next::ReadData | Next::StartTls | Next::Close => {}
         }
         if self.open_response.is_some() && !matches!(next, Next::AwaitReply(_)) {
             return Err("a response without its last line");

@@ -9,6 +9,7 @@ mod output;
 mod replay;
 mod schema;
 mod serve;
+mod tls;
 mod user;
 
 use anyhow::Context;
@@ -59,6 +60,9 @@ enum Command {
     /// The database's tables.
     #[command(subcommand)]
     Schema(schema::Command),
+    /// Certificates.
+    #[command(subcommand)]
+    Tls(tls::Command),
 }
 
 /// Runs the program.
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
                 Command::Replay(args) => replay::run(args).await,
                 Command::Config(command) => config::run(command),
                 Command::Schema(command) => schema::run(command).await,
+                Command::Tls(command) => tls::run(command),
             }
         }),
     };

@@ -49,8 +49,14 @@ macro_rules! settings {
 
 settings! {
     Server "listen" "ADDRESS" "[\"127.0.0.1:2525\"]"
-        "Addresses to receive mail on. Beyond loopback, whoever reaches one may leave mail for any recipient."
-        |s, texts| s.listen = some(texts)?.iter().map(|text| parse(text, "expected an address and a port such as 127.0.0.1:2525")).collect::<Result<_, _>>()?;
+        "Addresses to receive mail on, each with tls=off, starttls, required or implicit behind a space if it is not to be starttls where there is a certificate. Beyond loopback, whoever reaches one may leave mail for any recipient."
+        |s, texts| s.listen = some(texts)?.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    Server "tls-certificate" "FILE" "\"\""
+        "The certificate for TLS with its chain, as PEM; it is read again when it changes."
+        |s, texts| s.tls_certificate = path(one(texts)?);
+    Server "tls-key" "FILE" "\"\""
+        "The certificate's private key, as PEM."
+        |s, texts| s.tls_key = path(one(texts)?);
     Server "name" "DOMAIN" "\"\""
         "The server's name in its greeting and its trace lines; empty for the machine's."
         |s, texts| s.name = name(one(texts)?)?;

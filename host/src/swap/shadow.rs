@@ -184,6 +184,7 @@ fn name(next: &Next) -> &'static str {
         Next::ReadLine { .. } => "reading a line",
         Next::ReadData => "reading data",
         Next::AwaitReply(_) => "a request",
+        Next::StartTls => "TLS",
         Next::Close => "the end",
     }
 }

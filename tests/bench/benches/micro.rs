@@ -19,7 +19,7 @@ enum Side {
 
 const SIDES: [Side; 2] = [Side::Native, Side::Component];
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(64).expect("there is room for a few cells"));
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(1_024).expect("there is room for cells"));
 static COMPONENT: LazyLock<Generation> =
     LazyLock::new(|| Generation::from_bytes(&ENGINE, DEFAULT_CORE).expect("the core is good"));
 static NATIVE: LazyLock<Generation> = LazyLock::new(|| Generation::native(&ENGINE).expect("the core is good"));
@@ -100,11 +100,14 @@ fn on_data_64_kib(bencher: Bencher<'_, '_>, side: Side) {
     on_data::<65536>(bencher, side);
 }
 
-#[divan::bench(args = SIDES)]
-fn whole_message_of_4_kib(bencher: Bencher<'_, '_>, side: Side) {
-    let mut cell = cell(side, &GREETED);
+/// A message of 4 KiB from MAIL to its 250: five events, in one of these cells after the other.
+fn whole_message(bencher: Bencher<'_, '_>, side: Side, cells: usize) {
+    let mut cells: Vec<_> = (0..cells).map(|_| cell(side, &GREETED)).collect();
     let message = [&text(4096)[..], b"\r\n.\r\n"].concat();
+    let mut at = 0;
     bencher.bench_local(|| {
+        at = (at + 1) % cells.len();
+        let cell = &mut cells[at];
         for line in &DATA[1..] {
             cell.deliver(black_box(&Input::Line(line.as_bytes().into()))).expect("it is answered");
         }
@@ -112,6 +115,16 @@ fn whole_message_of_4_kib(bencher: Bencher<'_, '_>, side: Side) {
         let id = Reply::Stored("019e2f6a-30f4-7d11-9a51-5b1f0b6c2a0e".to_owned());
         cell.deliver(&Input::Reply(std::borrow::Cow::Owned(id))).expect("it is answered")
     });
+}
+
+#[divan::bench(args = SIDES)]
+fn whole_message_of_4_kib(bencher: Bencher<'_, '_>, side: Side) {
+    whole_message(bencher, side, 1);
+}
+
+#[divan::bench(args = SIDES, sample_count = 2_000)]
+fn whole_message_of_4_kib_among_1000_cells(bencher: Bencher<'_, '_>, side: Side) {
+    whole_message(bencher, side, 1_000);
 }
 
 #[divan::bench(args = SIDES)]

@@ -3,10 +3,12 @@
 use crate::tools::resident_octets;
 use mailcell::cell::DEFAULT_CORE;
 use mailcell::cell::Generation;
-use mailcell::config::Settings;
+use mailcell::config::{Settings, TlsUse};
 use mailcell::server::{self, Server};
+use mailcell::shared::Entrance;
 use mailcell::store;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{sleep, timeout};
@@ -40,10 +42,11 @@ async fn hold(count: usize) -> anyhow::Result<f64> {
     // No descriptor stands behind these connections, so none limits them.
     let server = Server::with_connections(settings, store, core, count as u32 + 1).await?;
     let mut clients = Vec::with_capacity(count);
-    drop(client(&server).await?);
+    let entrance = Arc::new(Entrance::new(TlsUse::Off));
+    drop(client(&server, &entrance).await?);
     let before = memory()?;
     for _ in 0..count {
-        clients.push(client(&server).await?);
+        clients.push(client(&server, &entrance).await?);
     }
     sleep(Duration::from_secs(4)).await;
     let after = memory()?;
@@ -54,9 +57,9 @@ async fn hold(count: usize) -> anyhow::Result<f64> {
     Ok(after - before)
 }
 
-async fn client(server: &Server) -> anyhow::Result<DuplexStream> {
+async fn client(server: &Server, entrance: &Arc<Entrance>) -> anyhow::Result<DuplexStream> {
     let (mut client, stream) = duplex(TRANSPORT_OCTETS);
-    server.reception().receive(stream, ([127, 0, 0, 1], 0).into());
+    server.reception().receive(stream, ([127, 0, 0, 1], 0).into(), entrance);
     say(&mut client, "", "220").await?;
     say(&mut client, "EHLO client.test\r\n", "250").await?;
     Ok(client)

@@ -25,7 +25,11 @@ fn serve(arguments: &[String]) -> anyhow::Result<()> {
     runtime.block_on(async {
         let listen = arguments.iter().skip_while(|argument| *argument != "--listen").nth(1);
         let settings = Settings {
-            listen: listen.iter().map(|address| address.parse()).collect::<Result<_, _>>()?,
+            listen: listen
+                .iter()
+                .map(|address| address.parse())
+                .collect::<Result<_, _>>()
+                .map_err(anyhow::Error::msg)?,
             control: None,
             ..Settings::default()
         };

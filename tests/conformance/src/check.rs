@@ -2,7 +2,7 @@
 
 use crate::host::{Effect, Open, ScriptedHost, write_request};
 use crate::transcript::{Input, Transcript};
-use mailcell_core::Reply;
+use mailcell_core::{Event, Reply};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +61,9 @@ pub fn run(transcript: &Transcript, open: Open<'_>) -> Vec<Vec<Effect>> {
             (Input::Client(octets), None) => {
                 host.input(octets);
                 None
+            }
+            (Input::Event(Event::TlsEstablished), None) if !host.is_starting_tls() => {
+                Some("TLS was not to begin".to_owned())
             }
             (Input::Event(event), None) => {
                 host.event(*event);

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 /// The largest block of message data that a host hands over at once.
 const BLOCK_OCTETS_MAX: usize = 64 << 10;
 
+/// What a host says to a client that goes on in the clear behind STARTTLS.
+const INJECTED: &str = "421 4.7.0 mx.test Octets behind STARTTLS; closing connection";
+
 /// A session of a core in plain Rust, or of a component in a cell, which may be lost.
 pub trait Subject {
     /// Tells the session what happened.
@@ -75,6 +78,8 @@ pub enum Effect {
     Line(Vec<u8>),
     /// In a transcript only: a whole response with this code, whatever its lines.
     AnyResponse(u16),
+    /// TLS begins.
+    StartTls,
     /// The end of the connection.
     Close,
     /// The octets that go with the `store-message` behind them; absent if there are none.
@@ -165,6 +170,11 @@ impl ScriptedHost {
         self.next == Next::Close
     }
 
+    /// Whether TLS is to begin.
+    pub fn is_starting_tls(&self) -> bool {
+        self.next == Next::StartTls
+    }
+
     /// Whether message data is being read.
     pub fn is_reading_data(&self) -> bool {
         self.next == Next::ReadData
@@ -189,7 +199,13 @@ impl ScriptedHost {
                     let consumed = self.deliver(Input::Data(block.into()));
                     self.input.drain(..consumed);
                 }
-                Next::ReadData | Next::AwaitReply(_) | Next::Close => return,
+                // RFC 3207 and CVE-2011-0411: what came in the clear behind STARTTLS could be anybody's.
+                Next::StartTls if !self.input.is_empty() => {
+                    self.effects.push(Effect::Line(INJECTED.into()));
+                    self.effects.push(Effect::Close);
+                    self.next = Next::Close;
+                }
+                Next::ReadData | Next::AwaitReply(_) | Next::StartTls | Next::Close => return,
             }
         }
     }
@@ -256,6 +272,7 @@ impl ScriptedHost {
         }
         match &step.next {
             Next::Close => self.effects.push(Effect::Close),
+            Next::StartTls => self.effects.push(Effect::StartTls),
             Next::AwaitReply(request) => {
                 if let Request::StoreMessage(message) = request {
                     expect(

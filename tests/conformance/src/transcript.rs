@@ -19,8 +19,9 @@
 //! | `C:` | octets from the client, CRLF implied; `C*9:` is nine such lines sent at once |
 //! | `S:` | a line to the client as on the wire; `S*9:` is nine of them |
 //! | `S: 250 *` | a whole response with that code, whatever its lines |
+//! | `S: <start-tls>` | TLS begins, which `E: tls-established` tells |
 //! | `S: <close>` | the server ends the connection |
-//! | `E:` | an event of the host: `idle-timeout`, `session-expired`, `drain`, `line-too-long` |
+//! | `E:` | an event of the host: `idle-timeout`, `session-expired`, `drain`, `line-too-long`, `tls-established` |
 //! | `M:` | a line of the message that the next `Q: store-message` is about |
 //! | `Q:` | a request of the core, as [`crate::host::write_request`] writes it |
 //! | `A:` | the reply: `user MAILBOX` (a line each, `more` behind them if another page follows), `none`, `stored ID`, |
@@ -187,6 +188,7 @@ fn write_effects(effects: &[Effect], lines: &mut Vec<String>) {
                 write_lines('S', &texts, lines);
             }
             Effect::AnyResponse(code) => lines.push(format!("S: {code} *")),
+            Effect::StartTls => lines.push("S: <start-tls>".into()),
             Effect::Close => lines.push("S: <close>".into()),
             Effect::Message(octets) => write_lines('M', &escape::encode_lines(octets), lines),
             Effect::Request(text) => lines.push(format!("Q: {text}")),
@@ -351,10 +353,11 @@ fn write_reply(reply: &Reply) -> Vec<String> {
     }
 }
 
-const EVENTS: [(&str, Event); 4] = [
+const EVENTS: [(&str, Event); 5] = [
     ("idle-timeout", Event::IdleTimeout),
     ("session-expired", Event::SessionExpired),
     ("drain", Event::Drain),
+    ("tls-established", Event::TlsEstablished),
     ("line-too-long", Event::LineTooLong),
 ];
 
@@ -368,6 +371,9 @@ fn write_event(event: Event) -> &'static str {
 }
 
 fn parse_server(text: &str) -> Result<Vec<Effect>, String> {
+    if text == "<start-tls>" {
+        return Ok(vec![Effect::StartTls]);
+    }
     if text == "<close>" {
         return Ok(vec![Effect::Close]);
     }

@@ -9,10 +9,13 @@ use mailcell_core::{Reply, sequence};
 
 /// protocol.md, "States and commands", with a good argument each. A cell is the answer's code and the state behind it;
 /// DATA's is the answer to the end of data.
+///
+/// STARTTLS is as without a certificate.
 const EXPECTED: &str = "
     command  Start       Ready       Sender          Recipients
     HELO     250 Ready   503 Ready   503 Sender      503 Recipients
     EHLO     250 Ready   250 Ready   250 Ready       250 Ready
+    STARTTLS 503 Start   502 Ready   503 Sender      503 Recipients
     MAIL     503 Start   250 Sender  503 Sender      503 Recipients
     RCPT     503 Start   503 Ready   250 Recipients  250 Recipients
     DATA     503 Start   503 Ready   503 Sender      250 Ready

@@ -7,7 +7,7 @@ use mailcell_core::{Answer, Config, Core, Input, Position, Schemas, Session, Sna
 mailcell_core::export_core!(Variant);
 
 /// How the other layout is numbered.
-const SCHEMA: u32 = if cfg!(feature = "foreign") { 9 } else { 2 };
+const SCHEMA: u32 = if cfg!(feature = "foreign") { 9 } else { 8 };
 
 /// A session.
 pub struct Variant {
@@ -36,12 +36,12 @@ impl Core for Variant {
     }
 
     fn schemas() -> Schemas {
-        let all = if cfg!(feature = "foreign") { vec![SCHEMA] } else { vec![SCHEMA, 1] };
+        let all = if cfg!(feature = "foreign") { vec![SCHEMA] } else { vec![SCHEMA, Session::schemas().writes[0]] };
         Schemas { writes: all.clone(), reads: all }
     }
 
     fn save(&self, schema: u32) -> Snapshot {
-        let mut saved = self.session.save(1);
+        let mut saved = self.session.save(Session::schemas().writes[0]);
         if schema == SCHEMA {
             saved.state.extend(self.moves.to_le_bytes());
         }
@@ -54,7 +54,7 @@ impl Core for Variant {
             Some(Some((state, moves))) => (state, u32::from_le_bytes(*moves)),
             Some(None) => return Err("no number of moves".to_owned()),
         };
-        let (session, position) = Session::restore(config, 1, state)?;
+        let (session, position) = Session::restore(config, Session::schemas().writes[0], state)?;
         Ok((Variant { session, moves }, position))
     }
 }

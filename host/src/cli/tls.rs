@@ -1,0 +1,46 @@
+//! `mailcell tls`
+
+use crate::config::Settings;
+use crate::tls;
+use anyhow::Context;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Make a certificate that nobody vouches for, to try things out.
+    #[command(after_help = "\
+Examples:
+  mailcell tls self-signed --name mx.test
+  mailcell serve --tls-certificate mailcell.crt --tls-key mailcell.key")]
+    SelfSigned {
+        /// The name that it is for; several may be given. Without one, the machine's.
+        #[arg(long, value_name = "DOMAIN")]
+        name: Vec<String>,
+        /// Where it goes.
+        #[arg(long, value_name = "FILE", default_value = "mailcell.crt")]
+        certificate: PathBuf,
+        /// Where its private key goes.
+        #[arg(long, value_name = "FILE", default_value = "mailcell.key")]
+        key: PathBuf,
+    },
+}
+
+pub(super) fn run(command: Command) -> anyhow::Result<()> {
+    let Command::SelfSigned { name, certificate, key } = command;
+    let names = if name.is_empty() { vec![Settings::default().name] } else { name };
+    let (certificate_pem, key_pem) = tls::self_signed(names.clone())?;
+    create(&key, &key_pem, 0o600)?;
+    create(&certificate, &certificate_pem, 0o644)?;
+    println!("{} and {}, for {}", certificate.display(), key.display(), names.join(", "));
+    Ok(())
+}
+
+/// What is there already is somebody's certificate, and stays.
+fn create(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(mode).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| format!("cannot make {}", path.display()))
+}

@@ -1,0 +1,62 @@
+//! Where mail is received, and how: an address, and behind it `KEY=VALUE` with spaces between.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// A listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub address: SocketAddr,
+    /// What there is of TLS, if it is said.
+    pub tls: Option<TlsUse>,
+}
+
+/// What there is of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsUse {
+    /// None.
+    Off,
+    /// STARTTLS is offered. RFC 3207.
+    Offered,
+    /// STARTTLS is offered, and mail is taken under TLS only.
+    Required,
+    /// Connections begin with TLS. RFC 8314 3.3.
+    Implicit,
+}
+
+impl FromStr for Listener {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Listener, &'static str> {
+        let mut parts = text.split(' ').filter(|part| !part.is_empty());
+        let address = parts.next().and_then(|address| address.parse().ok());
+        let address = address.ok_or("expected an address and a port such as 127.0.0.1:2525")?;
+        let mut listener = Listener { address, tls: None };
+        for part in parts {
+            listener.tls = Some(match part {
+                "tls=off" => TlsUse::Off,
+                "tls=starttls" => TlsUse::Offered,
+                "tls=required" => TlsUse::Required,
+                "tls=implicit" => TlsUse::Implicit,
+                _ => return Err("expected tls=off, tls=starttls, tls=required or tls=implicit behind an address"),
+            });
+        }
+        Ok(listener)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_and_what_is_behind_it() {
+        let tls = |text: &str| text.parse().map(|listener: Listener| listener.tls);
+        assert_eq!(tls("[::1]:25"), Ok(None));
+        assert_eq!(tls("127.0.0.1:465  tls=implicit"), Ok(Some(TlsUse::Implicit)));
+        assert!(tls("127.0.0.1:465 tls=on").is_err_and(|error| error.starts_with("expected tls=off")));
+        assert!(tls("tls=implicit").is_err_and(|error| error.starts_with("expected an address")));
+        assert!(tls("").is_err());
+    }
+}

@@ -174,6 +174,49 @@ impl DataReader {
     }
 }
 
+/// Looks at the octets of chunks as [`DataReader`] does, but for dots and an end: they have neither.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ChunkReader {
+    /// Whether the last octet was a CR.
+    cr: bool,
+    line_octets: usize,
+    faults: Faults,
+}
+
+impl ChunkReader {
+    pub(crate) fn faults(&self) -> Faults {
+        self.faults
+    }
+
+    /// Whether the octets so far end in a CR, which is a bare one if no more come.
+    pub(crate) fn ends_in_cr(&self) -> bool {
+        self.cr
+    }
+
+    pub(crate) fn read(&mut self, octets: &[u8]) {
+        let mut start = 0;
+        for at in memchr::memchr3_iter(b'\r', b'\n', 0, octets) {
+            let ends_line = octets[at] == b'\n' && self.cr && at == start;
+            self.faults.unclean |= (self.cr || octets[at] != b'\r') && !ends_line;
+            self.count(at + 1 - start);
+            if ends_line {
+                self.line_octets = 0;
+            }
+            self.cr = octets[at] == b'\r';
+            start = at + 1;
+        }
+        if start < octets.len() {
+            self.faults.unclean |= std::mem::take(&mut self.cr);
+            self.count(octets.len() - start);
+        }
+    }
+
+    fn count(&mut self, octets: usize) {
+        self.line_octets += octets;
+        self.faults.long_line |= self.line_octets > DATA_LINE_OCTETS_MAX;
+    }
+}
+
 /// Whether a chunk has no octet that means anything but itself: each CR and LF is of a CRLF, no line starts with a dot, no
 /// NUL, and a line ends in it, so that none can be too long. One pass without a branch, so that it is done many octets at
 /// a time. By itself, as the loop is twice as fast where nothing else wants registers.
@@ -300,6 +343,36 @@ mod tests {
                 assert_eq!(read(input.as_bytes(), size), one_by_one, "blocks of {size}: {input:?}");
             }
         }
+    }
+
+    #[test]
+    fn chunks_hold_what_lines_hold_but_for_dots() {
+        let long = "x".repeat(1000);
+        for (octets, is_unclean, is_long) in [
+            ("", false, false),
+            ("a\r\n.\r\n..b\r\n\r\nc", false, false),
+            ("\r\n", false, false),
+            ("a\rb", true, false),
+            ("\r\r\n", true, false),
+            ("a\nb", true, false),
+            ("\n", true, false),
+            ("a\r\0\n", true, false),
+            ("\0", true, false),
+            (&long, false, false),
+            (&format!("{long}x"), false, true),
+            (&format!("{}\r\n{}", &long[2..], &long), false, false),
+            (&format!("{}\r\n", &long[1..]), false, true),
+        ] {
+            for size in 1..=octets.len().max(1) {
+                let mut reader = ChunkReader::default();
+                octets.as_bytes().chunks(size).for_each(|block| reader.read(block));
+                let expected = Faults { unclean: is_unclean, long_line: is_long };
+                assert_eq!((reader.faults(), reader.ends_in_cr()), (expected, false), "{octets:?} by {size}");
+            }
+        }
+        let mut reader = ChunkReader::default();
+        reader.read(b"a\r");
+        assert!(reader.ends_in_cr() && !reader.faults().unclean);
     }
 
     #[test]

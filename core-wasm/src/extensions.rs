@@ -9,6 +9,8 @@ pub(crate) fn keywords(settings: &Settings, is_under_tls: bool) -> Vec<String> {
         "PIPELINING".to_owned(),
         format!("SIZE {}", settings.message_octets_max),
         "8BITMIME".to_owned(),
+        "CHUNKING".to_owned(),
+        "BINARYMIME".to_owned(),
         "ENHANCEDSTATUSCODES".to_owned(),
         format!("LIMITS RCPTMAX={}", settings.recipients_max),
     ];
@@ -23,18 +25,24 @@ pub(crate) fn keywords(settings: &Settings, is_under_tls: bool) -> Vec<String> {
     keywords
 }
 
-/// The parameters of MAIL. `extended` tells whether the session was greeted by EHLO.
-pub(crate) fn check_mail_parameters(text: &str, extended: bool, octets_max: u64) -> Result<(), Template> {
+/// The parameters of MAIL; tells whether the message is a binary one. `extended` tells whether the session was greeted by EHLO.
+pub(crate) fn check_mail_parameters(text: &str, extended: bool, octets_max: u64) -> Result<bool, Template> {
+    let mut is_binary = false;
     parse_parameters(text, extended, |keyword, value| match keyword {
         "SIZE" => check_size(value, octets_max),
         "BODY" => match value.map(str::to_ascii_uppercase).as_deref() {
             Some("7BIT" | "8BITMIME") => Ok(()),
+            Some("BINARYMIME") => {
+                is_binary = true;
+                Ok(())
+            }
             _ => Err(responses::BAD_PARAMETER),
         },
         // RFC 4954 5: whoever is not trusted to say so still says it in the right form.
         "AUTH" => value.filter(|value| *value == "<>" || is_xtext(value)).map(drop).ok_or(responses::BAD_PARAMETER),
         _ => Err(responses::UNKNOWN_PARAMETER),
-    })
+    })?;
+    Ok(is_binary)
 }
 
 /// The parameters of RCPT: none is offered.
@@ -122,8 +130,9 @@ mod tests {
     fn parameters_of_mail() {
         let check = |text| check_mail_parameters(text, true, 1000);
         for good in ["", " SIZE=0", " size=1000 Body=8bitmime", " BODY=7BIT BODY=7BIT", " AUTH=<>", " AUTH=a+2Bb@c"] {
-            assert_eq!(check(good), Ok(()), "{good}");
+            assert_eq!(check(good), Ok(false), "{good}");
         }
+        assert_eq!(check(" BODY=binarymime"), Ok(true));
         for too_large in [" SIZE=1001", " SIZE=18446744073709551616", " SIZE=99999999999999999999"] {
             assert_eq!(check(too_large), Err(responses::MESSAGE_TOO_LARGE), "{too_large}");
         }

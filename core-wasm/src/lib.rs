@@ -11,13 +11,15 @@
 //!    [`limits`].
 //! 5. What a client or the database supplied never puts a control character into a response.
 //!
-//! Obeyed: RFC 5321 (SMTP), 1870 (SIZE), 2034 and 3463 (enhanced status codes), 2920 (pipelining), 3207 (STARTTLS), 3848 (names of protocols), 6152 (8BITMIME),
+//! Obeyed: RFC 5321 (SMTP), 1870 (SIZE), 2034 and 3463 (enhanced status codes), 2920 (pipelining), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3848 (names of protocols), 6152 (8BITMIME),
 //! 9422 (LIMITS), 4954 section 5 (`AUTH=` of MAIL), 5322 and 2047 (header section).
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `step` | the boundary in plain Rust: events in, effects out |
 //! | `session` | the session: check, parse, carry out |
+//! | `session/chunks` | BDAT |
+//! | `session/lookup` | VRFY and EXPN |
 //! | `session/snapshot` | a session as bytes and back |
 //! | `sequence` | which command is allowed in which state: one table |
 //! | `command` | verbs, their syntax and help: one table |

@@ -21,6 +21,9 @@ pub const RECIPIENTS_MAX: usize = 100;
 /// A line of message data, CRLF counted, a stuffed dot not. RFC 5321 4.5.3.1.6.
 pub const DATA_LINE_OCTETS_MAX: usize = 1000;
 
+/// Chunks of one message.
+pub const CHUNKS_MAX: u32 = 10_000;
+
 /// A message, unless the configuration says otherwise: 25 MiB. RFC 5321 4.5.3.1.7 asks for at least 64 KiB.
 pub const MESSAGE_OCTETS_MAX: u64 = 25 << 20;
 

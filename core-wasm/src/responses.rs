@@ -60,6 +60,7 @@ responses! {
     SENDER_OK           250 (2, 1, 0) "Sender ok"
     RECIPIENT_OK        250 (2, 1, 5) "Recipient ok"
     SEND_DATA           354 _         "End data with <CR><LF>.<CR><LF>"
+    CHUNK_OK            250 (2, 0, 0) "{} octets received"
     STORED              250 (2, 0, 0) "Stored as {}"
     RESET_OK            250 (2, 0, 0) "Reset"
     NOOP_OK             250 (2, 0, 0) "Ok"
@@ -83,6 +84,8 @@ responses! {
     TLS_REQUIRED        530 (5, 7, 0) "Send STARTTLS first"
     SEND_MAIL_FIRST     503 (5, 5, 1) "Send MAIL first"
     SEND_RCPT_FIRST     503 (5, 5, 1) "Send RCPT first"
+    CHUNKS_BEGUN        503 (5, 5, 1) "Go on with BDAT"
+    BINARY_NEEDS_BDAT   503 (5, 5, 1) "Send a BINARYMIME message by BDAT"
     NESTED_MAIL         503 (5, 5, 1) "Sender already given"
     UNRECOGNIZED        500 (5, 5, 1) "Command not recognized"
     NOT_IMPLEMENTED     502 (5, 5, 1) "Command not implemented"
@@ -91,6 +94,8 @@ responses! {
 
     TOO_MANY_RECIPIENTS 452 (4, 5, 3) "Too many recipients"
     LINE_TOO_LONG       500 (5, 5, 2) "Line too long"
+    CHUNK_LINE_TOO_LONG 554 (5, 6, 0) "Line too long"
+    TOO_MANY_CHUNKS     554 (5, 5, 0) "Too many chunks"
     MESSAGE_TOO_LARGE   552 (5, 3, 4) "Message too large; the limit is {} octets"
     HEADERS_TOO_LARGE   552 (5, 3, 4) "Header section too large; the limit is {} octets"
     BAD_DATA            554 (5, 6, 0) "Bare CR, bare LF or NUL in the message"
@@ -98,6 +103,7 @@ responses! {
     OUT_OF_SPACE        452 (4, 3, 1) "Insufficient storage; try again later"
 
     NO_DATABASE         421 (4, 3, 0) "{} Database unavailable; try again later"
+    BAD_CHUNK_SIZE      421 (4, 5, 4) "{} Syntax: BDAT <octets> [LAST]; closing connection"
     IDLE_TIMEOUT        421 (4, 4, 2) "{} Timeout; closing connection"
     SESSION_EXPIRED     421 (4, 4, 2) "{} Session too long; closing connection"
     SHUTTING_DOWN       421 (4, 3, 2) "{} Shutting down; closing connection"

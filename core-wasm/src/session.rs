@@ -1,17 +1,20 @@
 //! A session: each event is checked, parsed and carried out, and gives one step.
 
-use crate::address::{self, Mailbox, Path};
+use crate::address::{self, Path};
 use crate::command::{self, Verb};
 use crate::extensions;
 use crate::limits;
-use crate::reading::{Fault, Reading};
+use crate::reading::{Fault, Form, Reading};
 use crate::responses::{self, Template};
 use crate::sequence::{self, State, Verdict};
 use crate::settings::{Settings, Tls};
-use crate::step::{Answer, Config, Event, MailboxPage, Message, Next, Reply, Request, Response, Step};
+use crate::step::{Answer, Config, Event, Message, Next, Order, Reply, Request, Response, Step};
+use chunks::Chunk;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
+mod chunks;
+mod lookup;
 mod snapshot;
 
 /// One SMTP session.
@@ -24,7 +27,10 @@ pub struct Session {
     tls: TlsState,
     greeting: Option<Greeting>,
     transaction: Option<Transaction>,
+    /// The message, once its octets come.
     reading: Option<Reading>,
+    /// A chunk of it that is being read, or is read and dropped.
+    chunk: Option<Chunk>,
     awaiting: Option<Awaiting>,
     /// Errors since the start or the last accepted message.
     errors: u32,
@@ -43,6 +49,8 @@ struct Greeting {
 struct Transaction {
     mail_from: String,
     rcpt_to: Vec<String>,
+    /// BODY=BINARYMIME. RFC 3030 3.
+    is_binary: bool,
 }
 
 /// The request whose reply is outstanding.
@@ -88,6 +96,7 @@ impl Session {
             greeting: None,
             transaction: None,
             reading: None,
+            chunk: None,
             awaiting: None,
             errors: 0,
         };
@@ -101,7 +110,7 @@ impl Session {
     /// # Panics
     /// While another event is due, as [`Session::on_data`] and [`Session::on_reply`] do.
     pub fn on_line(&mut self, line: &[u8]) -> Step {
-        assert!(self.reading.is_none() && self.awaiting.is_none(), "a line is not due");
+        assert!(!self.is_data_due() && self.awaiting.is_none(), "a line is not due");
         assert!(self.tls != TlsState::Starting, "TLS is due");
         let first = !std::mem::replace(&mut self.started, true);
         if first && command::is_another_protocol(line) {
@@ -122,14 +131,20 @@ impl Session {
         if line_octets > self.command_octets_max(verb) {
             return self.finish_error(Some(verb), responses::COMMAND_TOO_LONG);
         }
+        if verb == Verb::Bdat {
+            return self.begin_chunk(argument);
+        }
         match self.check(verb).and_then(|()| self.carry_out(verb, argument)) {
-            Ok(outcome) => self.finish(outcome),
+            Ok((outcome, orders)) => Step { orders, ..self.finish(outcome) },
             Err(template) => self.finish_error(Some(verb), template),
         }
     }
 
     /// A block of message data. Message octets come back in the block's own memory.
     pub fn on_data(&mut self, block: Vec<u8>) -> Answer {
+        if let Some(chunk) = self.chunk {
+            return self.on_chunk(chunk, block);
+        }
         let reading = self.reading.as_mut().expect("data is not due");
         let read = reading.read(block, &self.settings);
         let mut step = match read.ended {
@@ -167,20 +182,26 @@ impl Session {
                 Step::nothing(self.read_line())
             }
             Event::LineTooLong => {
-                assert!(self.reading.is_none(), "lines are not read");
+                assert!(!self.is_data_due(), "lines are not read");
                 self.started = true;
                 self.finish_error(None, responses::COMMAND_TOO_LONG)
             }
             Event::IdleTimeout => self.fail(responses::IDLE_TIMEOUT),
             Event::SessionExpired => self.fail(responses::SESSION_EXPIRED),
             Event::Drain => self.fail(responses::SHUTTING_DOWN),
-            Event::Unknown if self.reading.is_some() => Step::nothing(Next::ReadData),
+            Event::Unknown if self.is_data_due() => Step::nothing(Next::ReadData),
             Event::Unknown => Step::nothing(self.read_line()),
         }
     }
 
+    /// Whether message data is read, and not a line.
+    fn is_data_due(&self) -> bool {
+        self.chunk.is_some() || self.reading.as_ref().is_some_and(Reading::has_an_end)
+    }
+
     fn state(&self) -> State {
         match (&self.greeting, &self.transaction) {
+            _ if self.reading.is_some() => State::Chunks,
             (None, _) => State::Start,
             (_, None) => State::Ready,
             (_, Some(transaction)) if transaction.rcpt_to.is_empty() => State::Sender,
@@ -200,41 +221,44 @@ impl Session {
         }
     }
 
-    fn carry_out(&mut self, verb: Verb, argument: &str) -> Result<Outcome, Template> {
-        match verb {
-            Verb::Helo => self.greet(argument, false),
-            Verb::Ehlo => self.greet(argument, true),
+    /// Carries a command out; gives what it leads to, and what the host does first.
+    fn carry_out(&mut self, verb: Verb, argument: &str) -> Result<(Outcome, Vec<Order>), Template> {
+        let outcome = match verb {
+            Verb::Ehlo => return self.greet(argument, true),
+            Verb::Helo => return self.greet(argument, false),
             Verb::Starttls => self.start_tls(argument),
             Verb::Mail => self.mail(argument),
             Verb::Rcpt => self.rcpt(argument),
             Verb::Data if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
+            // RFC 3030 3: "DATA ... cannot be used with" BINARYMIME.
+            Verb::Data if self.is_binary() => Err(responses::BINARY_NEEDS_BDAT),
             Verb::Data => Ok(ReadData(responses::SEND_DATA.plain())),
             Verb::Rset | Verb::Noop | Verb::Quit if !argument.is_empty() => Err(responses::NO_ARGUMENT_TAKEN),
-            Verb::Rset => {
-                self.transaction = None;
-                Ok(Respond(responses::RESET_OK.plain()))
-            }
+            Verb::Rset => return Ok((Respond(responses::RESET_OK.plain()), self.forget_message())),
             Verb::Noop => Ok(Respond(responses::NOOP_OK.plain())),
             Verb::Quit => Ok(Close(responses::GOODBYE.with(&self.settings.name))),
             Verb::Help => Ok(RespondLines(command::help(argument))),
             Verb::Vrfy | Verb::Expn => self.look_up(verb, argument),
             Verb::Send | Verb::Soml | Verb::Saml | Verb::Turn => Err(responses::NOT_IMPLEMENTED),
-        }
+            Verb::Bdat => unreachable!("its octets are read whatever becomes of it"),
+        };
+        Ok((outcome?, Vec::new()))
     }
 
-    fn greet(&mut self, argument: &str, extended: bool) -> Result<Outcome, Template> {
+    fn greet(&mut self, argument: &str, extended: bool) -> Result<(Outcome, Vec<Order>), Template> {
         if !address::is_domain_or_literal(argument) {
             return Err(responses::HELLO_BAD_DOMAIN);
         }
         self.greeting = Some(Greeting { client_name: argument.to_owned(), extended });
         // RFC 5321 4.1.4: a further EHLO clears everything "exactly as if a RSET command had been issued".
-        self.transaction = None;
+        let orders = self.forget_message();
         let name = responses::HELLO.with(&self.settings.name);
         if !extended {
-            return Ok(Respond(name));
+            return Ok((Respond(name), orders));
         }
         let keywords = extensions::keywords(&self.settings, self.tls == TlsState::Established);
-        Ok(RespondLines(std::iter::once(name).chain(keywords.iter().map(|k| responses::HELLO.with(k))).collect()))
+        let lines = std::iter::once(name).chain(keywords.iter().map(|k| responses::HELLO.with(k))).collect();
+        Ok((RespondLines(lines), orders))
     }
 
     /// RFC 3207.
@@ -254,8 +278,9 @@ impl Session {
         if let Path::Postmaster(_) = path {
             return Err(responses::BAD_SENDER);
         }
-        extensions::check_mail_parameters(parameters, self.is_extended(), self.settings.message_octets_max)?;
-        self.transaction = Some(Transaction { mail_from: path.to_envelope(), rcpt_to: Vec::new() });
+        let octets_max = self.settings.message_octets_max;
+        let is_binary = extensions::check_mail_parameters(parameters, self.is_extended(), octets_max)?;
+        self.transaction = Some(Transaction { mail_from: path.to_envelope(), rcpt_to: Vec::new(), is_binary });
         Ok(Respond(responses::SENDER_OK.plain()))
     }
 
@@ -273,47 +298,17 @@ impl Session {
         Ok(Respond(responses::RECIPIENT_OK.plain()))
     }
 
-    fn look_up(&mut self, verb: Verb, argument: &str) -> Result<Outcome, Template> {
-        if argument.is_empty() {
-            return Err(responses::BAD_ARGUMENT);
-        }
-        if !self.settings.lookup {
-            return Ok(Respond(responses::LOOKUP_OFF.plain()));
-        }
-        let request = match verb {
-            Verb::Vrfy => user_named(argument),
-            _ => {
-                address::is_local_part(argument).then(|| Request::ExpandGroup { name: address::lookup_name(argument) })
-            }
-        };
-        // What is no name cannot be the name of anyone.
-        let request = request.ok_or_else(|| not_found(verb))?;
-        Ok(Ask(Awaiting::Lookup { verb, begun: false }, request))
-    }
-
-    fn list(&mut self, verb: Verb, begun: bool, page: &MailboxPage) -> Step {
-        if page.mailboxes.is_empty() && !begun && !page.more {
-            return self.finish_error(Some(verb), not_found(verb));
-        }
-        assert!(!page.mailboxes.is_empty(), "a page behind another one is not empty");
-        let mut lines: Vec<_> = page.mailboxes.iter().map(|mailbox| responses::MAILBOX.with(mailbox)).collect();
-        if !page.more {
-            return self.finish(RespondLines(lines));
-        }
-        lines.iter_mut().for_each(|line| line.more = true);
-        let mut step = self.finish(Ask(Awaiting::Lookup { verb, begun: true }, Request::NextPage));
-        step.responses = self.for_session(lines);
-        step
-    }
-
     /// The end of data was read: the message is stored or refused.
     ///
     /// After a line that is too long, "data is cleared, sender and recipients stay", by the specification; after
-    /// anything else the transaction is over.
+    /// anything else, and of a message in chunks, the transaction is over.
     fn end_data(&mut self) -> Step {
         let reading = self.reading.take().expect("data is being read");
         let refusal = match reading.fault() {
-            Some(Fault::LongLine) => return self.finish_error(Some(Verb::Data), responses::LINE_TOO_LONG),
+            Some(Fault::LongLine) if reading.has_an_end() => {
+                return self.finish_error(Some(Verb::Data), responses::LINE_TOO_LONG);
+            }
+            Some(Fault::LongLine) => Some(responses::CHUNK_LINE_TOO_LONG.plain()),
             Some(Fault::MessageTooLarge) => {
                 Some(responses::MESSAGE_TOO_LARGE.with(&self.settings.message_octets_max.to_string()))
             }
@@ -344,6 +339,10 @@ impl Session {
             octets: reading.content().octets(),
         };
         self.finish(Ask(Awaiting::Store, Request::StoreMessage(message)))
+    }
+
+    fn is_binary(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.is_binary)
     }
 
     fn is_extended(&self) -> bool {
@@ -394,7 +393,7 @@ impl Session {
                 (Vec::new(), Next::AwaitReply(request))
             }
             ReadData(response) => {
-                self.reading = Some(Reading::new(!self.is_extended()));
+                self.reading = Some(Reading::new(Form::lines(!self.is_extended())));
                 (vec![response], Next::ReadData)
             }
             StartTls(response) => {
@@ -402,7 +401,7 @@ impl Session {
                 (vec![response], Next::StartTls)
             }
             Close(response) => {
-                self.reading = None;
+                (self.reading, self.chunk) = (None, None);
                 (vec![response], Next::Close)
             }
         };
@@ -423,22 +422,6 @@ fn path_behind<'a>(argument: &'a str, keyword: &str) -> Option<(Path<'a>, &'a st
     let (start, rest) = argument.split_at_checked(keyword.len())?;
     let rest = rest.strip_prefix(' ').unwrap_or(rest);
     start.eq_ignore_ascii_case(keyword).then(|| Path::parse_prefix(rest)).flatten()
-}
-
-/// VRFY takes `bob`, `bob@example.org` and `<bob@example.org>`.
-fn user_named(argument: &str) -> Option<Request> {
-    let name = argument.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(argument);
-    if let Some(mailbox) = Mailbox::parse(name) {
-        return Some(Request::FindUser {
-            local_part: address::lookup_name(mailbox.local_part),
-            domain: Some(mailbox.domain.to_ascii_lowercase()),
-        });
-    }
-    address::is_local_part(name).then(|| Request::FindUser { local_part: address::lookup_name(name), domain: None })
-}
-
-fn not_found(verb: Verb) -> Template {
-    if verb == Verb::Vrfy { responses::NO_SUCH_USER } else { responses::NO_SUCH_GROUP }
 }
 
 /// Which errors bring a session nearer to its end. A refused recipient beyond the limit is not one: a client

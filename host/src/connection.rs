@@ -299,7 +299,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let (consumed, effects) = (answer.consumed, answer.effects);
         self.input.advance(consumed);
         self.clock.count(consumed, Instant::now());
-        if let (Some(code), Next::ReadLine { .. } | Next::Close) = (effects.code, &effects.next) {
+        if let (Some(code @ 400..), Next::ReadLine { .. } | Next::Close) = (effects.code, &effects.next) {
             info!(code, response = %String::from_utf8_lossy(&effects.output).trim_end(), "message refused");
         }
         Ok(effects)

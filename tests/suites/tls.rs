@@ -252,6 +252,11 @@ async fn sessions_under_tls_hibernate_and_move_to_another_core() {
     let (mut asleep, mut in_data) = (setup.secure().await, setup.secure().await);
     in_data.begin_message().await;
     in_data.send("Subject: half\r\n\r\none\r\n").await;
+    let mut in_chunk = setup.secure().await;
+    in_chunk.say("MAIL FROM:<ann@client.test>", "250").await;
+    in_chunk.say("RCPT TO:<bob@mx.test>", "250").await;
+    in_chunk.say("BDAT 7\r\none\r\n", "250").await;
+    in_chunk.send("BDAT 9 LAST\r\n.\r\ntw").await;
     let mut before = Client::connect(setup.server.address).await;
     before.say("EHLO client.test", "250").await;
     before.say("STARTTLS", "220").await;
@@ -262,6 +267,11 @@ async fn sessions_under_tls_hibernate_and_move_to_another_core() {
     assert!(swapped.status.success(), "{}", swapped.stderr);
     in_data.send("two\r\n.\r\n").await;
     in_data.expect("250").await;
+    in_chunk.send("o\r\n\n").await;
+    in_chunk.expect("554 5.6.0").await;
+    in_chunk.say("MAIL FROM:<ann@client.test>", "250").await;
+    in_chunk.say("RCPT TO:<bob@mx.test>", "250").await;
+    in_chunk.say("BDAT 4 LAST\r\nhi", "250").await;
     // Still under TLS, as both cores know.
     asleep.say("STARTTLS", "503").await;
     asleep.begin_message().await;
@@ -271,7 +281,7 @@ async fn sessions_under_tls_hibernate_and_move_to_another_core() {
     client.say("MAIL FROM:<ann@client.test>", "503").await;
     client.say("EHLO client.test", "250").await;
     let messages = setup.messages();
-    assert_eq!(messages.len(), 2);
+    assert_eq!(messages.len(), 3);
     assert!(messages.iter().all(|message| message.contains("with ESMTPS id")), "{messages:?}");
     assert!(
         messages.iter().any(|message| message.contains("one\r\ntwo") || message.contains("one\ntwo")),

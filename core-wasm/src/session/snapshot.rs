@@ -1,6 +1,7 @@
 //! A session as a [`Core`], and as bytes and back: everything but the settings, in the order of [`State`], written by
 //! postcard.
 
+use super::chunks::Chunk;
 use super::{Awaiting, Greeting, Session, TlsState, Transaction};
 use crate::limits;
 use crate::reading::Reading;
@@ -20,6 +21,7 @@ struct State<'a> {
     greeting: Cow<'a, Option<Greeting>>,
     transaction: Cow<'a, Option<Transaction>>,
     reading: Cow<'a, Option<Reading>>,
+    chunk: Option<Chunk>,
     awaiting: Option<Awaiting>,
     errors: u32,
 }
@@ -65,6 +67,7 @@ impl Session {
             greeting: Cow::Borrowed(&self.greeting),
             transaction: Cow::Borrowed(&self.transaction),
             reading: Cow::Borrowed(&self.reading),
+            chunk: self.chunk,
             awaiting: self.awaiting,
             errors: self.errors,
         };
@@ -82,6 +85,7 @@ impl Session {
             greeting: state.greeting.into_owned(),
             transaction: state.transaction.into_owned(),
             reading: state.reading.into_owned(),
+            chunk: state.chunk,
             awaiting: state.awaiting,
             errors: state.errors,
         };
@@ -100,12 +104,16 @@ impl Session {
         let problems = [
             (self.transaction.is_some() && self.greeting.is_none(), "a transaction without a greeting"),
             (self.reading.is_some() && recipients.clone().next().is_none(), "data without a recipient"),
-            (self.reading.is_some() && self.awaiting.is_some(), "data and a request at once"),
+            (self.is_data_due() && self.awaiting.is_some(), "data and a request at once"),
             (
-                self.tls == TlsState::Starting && (self.reading.is_some() || self.awaiting.is_some()),
+                self.tls == TlsState::Starting && (self.is_data_due() || self.awaiting.is_some()),
                 "TLS and something else at once",
             ),
             (self.awaiting == Some(Awaiting::Store) && self.greeting.is_none(), "a message without a greeting"),
+            (
+                self.chunk.is_some_and(|chunk| !chunk.is_sound(self.reading.as_ref().is_some_and(|r| !r.has_an_end()))),
+                "a chunk of nothing",
+            ),
             (recipients.count() > limits::RECIPIENTS_MAX, "too many recipients"),
             (!texts.all(is_text), "a name that no command brings"),
             (self.reading.as_ref().is_some_and(|reading| !reading.content().is_bounded()), "a field that is too long"),
@@ -114,12 +122,12 @@ impl Session {
     }
 
     fn position(&self) -> Position {
-        let due = match (&self.reading, self.awaiting, self.read_line()) {
+        let due = match (self.awaiting, self.read_line()) {
             _ if self.tls == TlsState::Starting => Due::Tls,
-            (Some(_), _, _) => Due::Data,
-            (None, Some(_), _) => Due::Reply,
-            (None, None, Next::ReadLine { octets_max, secret }) => Due::Line { octets_max, secret },
-            (None, None, next) => unreachable!("{next:?} reads no line"),
+            _ if self.is_data_due() => Due::Data,
+            (Some(_), _) => Due::Reply,
+            (None, Next::ReadLine { octets_max, secret }) => Due::Line { octets_max, secret },
+            (None, next) => unreachable!("{next:?} reads no line"),
         };
         Position { due, octets: self.reading.as_ref().map_or(0, Reading::appended_octets) }
     }
@@ -128,19 +136,24 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reading::Form;
 
     /// A session in each kind of state, and its bytes in this layout.
-    const STATES: [(&str, &str); 5] = [
-        ("", "00000000000000"),
-        ("XYZZY\r\n", "01000000000001"),
-        ("EHLO c.test\r\n", "01000106632e746573740100000000"),
+    const STATES: [(&str, &str); 6] = [
+        ("", "0000000000000000"),
+        ("XYZZY\r\n", "0100000000000001"),
+        ("EHLO c.test\r\n", "01000106632e74657374010000000000"),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nVRFY bob\r\n",
-            "01000106632e746573740101036140620103634064000100070000",
+            "01000106632e7465737401010361406201036340640000000100080000",
+        ),
+        (
+            "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 9 LAST\r\nDa",
+            "01000106632e7465737401010361406201036340640001010002000001020202446100000200000001090701000000",
         ),
         (
             "HELO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: hi\r\nDa",
-            "01000106632e746573740001000103634064010103020000020002446101052068690d0a000f0d00000000",
+            "01000106632e746573740001000103634064000100030200000100020002446101052068690d0a000f0d0000000000",
         ),
     ];
 
@@ -181,16 +194,20 @@ mod tests {
             (|s| s.transaction = None, ""),
             (|s| s.transaction.as_mut().unwrap().mail_from.push('\r'), "a name that no command brings"),
             (|s| s.transaction.as_mut().unwrap().rcpt_to = vec![String::new(); 101], "too many recipients"),
-            (|s| s.reading = Some(Reading::new(false)), ""),
+            (|s| s.reading = Some(Reading::new(Form::lines(false))), ""),
             (
-                |s| (s.tls, s.reading) = (TlsState::Starting, Some(Reading::new(false))),
+                |s| (s.tls, s.reading) = (TlsState::Starting, Some(Reading::new(Form::lines(false)))),
                 "TLS and something else at once",
             ),
-            (|s| (s.transaction, s.reading) = (None, Some(Reading::new(false))), "data without a recipient"),
+            (
+                |s| (s.transaction, s.reading) = (None, Some(Reading::new(Form::lines(false)))),
+                "data without a recipient",
+            ),
         ] {
             assert!(refusal(change).ends_with(why), "{why}: {}", refusal(change));
         }
-        for octets in [&b""[..], b"\x00\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00\x00", &[0xff; 40]] {
+        for octets in [&b""[..], b"\x00\x00\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00\x00\x00", &[0xff; 40]]
+        {
             assert!(Session::restore(&[], SCHEMA, octets).is_err(), "{octets:?}");
         }
         assert_eq!(Session::restore(&[], 1, &[]).err().unwrap(), "layout 1 is not known");

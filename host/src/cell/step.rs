@@ -139,7 +139,8 @@ impl Checker {
         if self.open_response.is_some() && !matches!(next, Next::AwaitReply(_)) {
             return Err("a response without its last line");
         }
-        if !matches!(next, Next::ReadData) {
+        // A message may come in several parts, with commands between.
+        if !matches!(next, Next::ReadData) && self.appended == 0 {
             self.offered = 0;
         }
         self.due = next.due();

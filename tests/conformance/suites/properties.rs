@@ -218,6 +218,24 @@ proptest! {
     }
 
     #[test]
+    fn chunks_come_out_as_they_went_in(
+        chunks in vec(vec(any::<u8>(), 0..300), 1..8), cuts in vec(any::<Index>(), 0..20),
+    ) {
+        let mut input = b"EHLO c\r\nMAIL FROM:<a@b> BODY=BINARYMIME\r\nRCPT TO:<c@d>\r\n".to_vec();
+        for (at, chunk) in chunks.iter().enumerate() {
+            let last = if at + 1 == chunks.len() { " LAST" } else { "" };
+            input.extend(format!("BDAT {}{last}\r\n", chunk.len()).bytes());
+            input.extend(chunk);
+        }
+        input.extend(b"NOOP\r\n");
+        let whole = chunks.concat();
+        let got = effects(&[], &input, &cuts);
+        let message = got.iter().find_map(|effect| if let Effect::Message(octets) = effect { Some(octets) } else { None });
+        prop_assert_eq!(message.map_or(&b""[..], Vec::as_slice), &whole[..]);
+        prop_assert_eq!(got.last(), Some(&Effect::Line(b"250 2.0.0 Ok".to_vec())), "what is behind the last chunk is a command");
+    }
+
+    #[test]
     fn a_message_comes_out_as_it_went_in(
         lines in vec(prop_oneof![vec(select(vec![b'.', b' ', b'a', b':', 0xff, 0x80]), 0..6), vec(any::<u8>(), 0..200)], 0..20),
         cuts in vec(any::<Index>(), 0..20),

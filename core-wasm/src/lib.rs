@@ -20,6 +20,7 @@
 //! | `session` | the session: check, parse, carry out |
 //! | `session/chunks` | BDAT |
 //! | `session/lookup` | VRFY and EXPN |
+//! | `session/recipient` | RCPT: whom mail is accepted for |
 //! | `session/snapshot` | a session as bytes and back |
 //! | `sequence` | which command is allowed in which state: one table |
 //! | `command` | verbs, their syntax and help: one table |

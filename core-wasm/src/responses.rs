@@ -68,6 +68,7 @@ responses! {
     MAILBOX             250 (2, 1, 5) "<{}>"
     LOOKUP_OFF          252 (2, 5, 0) "Not answered here; send mail to find out"
 
+    NOT_OUR_DOMAIN      550 (5, 7, 1) "No mail for that domain here"
     NO_SUCH_USER        550 (5, 1, 1) "No such user"
     NO_SUCH_GROUP       550 (5, 1, 1) "No such mailing group"
     BAD_SENDER          501 (5, 1, 7) "Syntax: MAIL FROM:<local-part@domain>"

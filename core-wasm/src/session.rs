@@ -15,6 +15,7 @@ use std::borrow::Cow;
 
 mod chunks;
 mod lookup;
+mod recipient;
 mod snapshot;
 
 /// One SMTP session.
@@ -49,6 +50,8 @@ struct Greeting {
 struct Transaction {
     mail_from: String,
     rcpt_to: Vec<String>,
+    /// The recipient that the database is asked about.
+    candidate: Option<String>,
     /// BODY=BINARYMIME. RFC 3030 3.
     is_binary: bool,
 }
@@ -62,6 +65,8 @@ enum Awaiting {
         begun: bool,
     },
     Store,
+    /// Whether a recipient is a user.
+    Recipient,
 }
 
 /// How far TLS is.
@@ -161,6 +166,7 @@ impl Session {
         match (awaiting, reply) {
             (_, Reply::Unavailable) => self.fail(responses::NO_DATABASE),
             (Awaiting::Lookup { verb, begun }, Reply::Mailboxes(page)) => self.list(verb, begun, page),
+            (Awaiting::Recipient, Reply::Mailboxes(page)) => self.end_rcpt(page),
             (Awaiting::Store, Reply::Stored(id)) => {
                 self.errors = 0;
                 self.finish(Respond(responses::STORED.with(id)))
@@ -280,22 +286,9 @@ impl Session {
         }
         let octets_max = self.settings.message_octets_max;
         let is_binary = extensions::check_mail_parameters(parameters, self.is_extended(), octets_max)?;
-        self.transaction = Some(Transaction { mail_from: path.to_envelope(), rcpt_to: Vec::new(), is_binary });
+        self.transaction =
+            Some(Transaction { mail_from: path.to_envelope(), rcpt_to: Vec::new(), candidate: None, is_binary });
         Ok(Respond(responses::SENDER_OK.plain()))
-    }
-
-    fn rcpt(&mut self, argument: &str) -> Result<Outcome, Template> {
-        let (path, parameters) = path_behind(argument, "TO:").ok_or(responses::BAD_RECIPIENT)?;
-        if path == Path::Null {
-            return Err(responses::BAD_RECIPIENT);
-        }
-        extensions::check_rcpt_parameters(parameters, self.is_extended())?;
-        let transaction = self.transaction.as_mut().expect("the table asks for MAIL before RCPT");
-        if transaction.rcpt_to.len() >= self.settings.recipients_max {
-            return Err(responses::TOO_MANY_RECIPIENTS);
-        }
-        transaction.rcpt_to.push(path.to_envelope());
-        Ok(Respond(responses::RECIPIENT_OK.plain()))
     }
 
     /// The end of data was read: the message is stored or refused.

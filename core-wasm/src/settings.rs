@@ -15,6 +15,17 @@ pub(crate) enum Tls {
     On,
 }
 
+/// Which recipients mail is accepted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accept {
+    /// Any.
+    Any,
+    /// Those in the server's domains.
+    Domains,
+    /// Those of them who are users; without domains, all users.
+    Users,
+}
+
 /// The keys that this core knows, read from the pairs of `open`.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -34,6 +45,10 @@ pub(crate) struct Settings {
     pub(crate) tls: Tls,
     /// `require-tls`: whether there is no mail without TLS, `on` or `off`.
     pub(crate) require_tls: bool,
+    /// `accept`: which recipients mail is accepted for, `any`, `domains` or `users`.
+    pub(crate) accept: Accept,
+    /// `domains`: those of the server, with commas between.
+    pub(crate) domains: Vec<String>,
     /// `bare-newlines`: `keep` stores bare CR, bare LF and NUL as they came, `refuse` refuses the message.
     pub(crate) keep_bare_newlines: bool,
 }
@@ -61,6 +76,13 @@ impl Settings {
                 other => panic!("tls is neither off nor starttls nor on: {other:?}"),
             },
             require_tls: choice("require-tls", get("require-tls").unwrap_or("off"), "on", "off"),
+            accept: match get("accept").unwrap_or("any") {
+                "any" => Accept::Any,
+                "domains" => Accept::Domains,
+                "users" => Accept::Users,
+                other => panic!("accept is neither any nor domains nor users: {other:?}"),
+            },
+            domains: get("domains").unwrap_or("").split(',').filter(|d| !d.is_empty()).map(str::to_owned).collect(),
             keep_bare_newlines: choice("bare-newlines", get("bare-newlines").unwrap_or("refuse"), "keep", "refuse"),
         }
     }

@@ -43,6 +43,8 @@ pub struct Settings {
     pub message_size: u64,
     pub header_size: u64,
     pub recipients: u32,
+    pub accept: String,
+    pub domains: Vec<String>,
     pub lookup: bool,
     pub keep_bare_newlines: bool,
     pub errors: u32,
@@ -100,6 +102,8 @@ impl Settings {
             message_size: 0,
             header_size: 0,
             recipients: 0,
+            accept: String::new(),
+            domains: Vec::new(),
             lookup: false,
             keep_bare_newlines: false,
             errors: 0,
@@ -162,6 +166,11 @@ impl Settings {
         })
     }
 
+    /// Whether strangers may leave mail for anyone.
+    pub fn is_open_to_the_world(&self) -> bool {
+        self.accept == "any" && self.listen.iter().any(|listener| !listener.address.ip().is_loopback())
+    }
+
     /// What there is of TLS on a listener: STARTTLS, unless it says otherwise, when there is a certificate.
     ///
     /// # Errors
@@ -186,6 +195,8 @@ impl Settings {
             ("header-octets-max", self.header_size.to_string()),
             ("recipients-max", self.recipients.to_string()),
             ("errors-max", self.errors.to_string()),
+            ("accept", self.accept.clone()),
+            ("domains", self.domains.join(",")),
             ("lookup", choose(self.lookup, ["on", "off"])),
             (
                 "tls",
@@ -279,6 +290,20 @@ mod tests {
         assert_eq!(settings.listen, ["127.0.0.1:2525".parse().unwrap()]);
         assert_eq!(settings.idle_timeout, Duration::from_secs(600));
         assert_eq!((settings.message_size, settings.spool_size), (25 << 20, 1 << 30));
+    }
+
+    #[test]
+    fn beyond_loopback_any_recipient_is_worth_a_warning() {
+        let is_open = |text: &str| {
+            let mut settings = Settings::default();
+            settings.apply_file(text, "m.toml").unwrap();
+            settings.is_open_to_the_world()
+        };
+        assert!(!is_open(""));
+        assert!(!is_open("listen = ['127.0.0.1:25', '[::1]:25']"));
+        assert!(is_open("listen = ['127.0.0.1:25', '0.0.0.0:25']"));
+        assert!(is_open("listen = '[::]:25'"));
+        assert!(!is_open("listen = '[::]:25'\naccept = 'users'"));
     }
 
     #[test]

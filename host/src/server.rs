@@ -84,6 +84,13 @@ impl Server {
             let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
             listeners.push((listener, Arc::new(entrance)));
         }
+        anyhow::ensure!(settings.accept != "domains" || !settings.domains.is_empty(), "accept=domains needs domains");
+        if settings.is_open_to_the_world() {
+            warn!(
+                "whoever reaches this server may leave mail for any recipient of any domain, and it is stored here; \
+                 accept=domains and accept=users take less"
+            );
+        }
         let certificates = match (&settings.tls_certificate, &settings.tls_key) {
             (Some(certificate), Some(key)) => Some(Arc::new(Certificates::load(certificate, key)?)),
             (None, None) => None,

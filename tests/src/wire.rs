@@ -130,6 +130,8 @@ fn settings(transcript: &Transcript, certificate: Option<&Certificate>) -> Setti
             "header-octets-max" => settings.header_size = number(),
             "recipients-max" => settings.recipients = number() as u32,
             "errors-max" => settings.errors = number() as u32,
+            "accept" => settings.accept = value.clone(),
+            "domains" => settings.domains = value.split(',').map(str::to_owned).collect(),
             "lookup" => settings.lookup = value == "on",
             "tls" if value == "on" => settings.listen[0].tls = Some(TlsUse::Implicit),
             "tls" => settings.listen[0].tls = settings.listen[0].tls.or(Some(TlsUse::Offered)),

@@ -96,9 +96,10 @@ impl Session {
     /// What no session of this core is ever like.
     fn problem(&self) -> Option<&'static str> {
         let recipients = self.transaction.iter().flat_map(|transaction| &transaction.rcpt_to);
+        let candidate = self.transaction.iter().flat_map(|transaction| &transaction.candidate);
         let senders = self.transaction.iter().map(|transaction| &transaction.mail_from);
         let names = self.greeting.iter().map(|greeting| &greeting.client_name);
-        let mut texts = recipients.clone().chain(senders).chain(names);
+        let mut texts = recipients.clone().chain(senders).chain(names).chain(candidate.clone());
         let is_text =
             |text: &String| text.len() <= limits::PATH_OCTETS_MAX && text.bytes().all(|b| (0x20..0x7f).contains(&b));
         let problems = [
@@ -113,6 +114,10 @@ impl Session {
             (
                 self.chunk.is_some_and(|chunk| !chunk.is_sound(self.reading.as_ref().is_some_and(|r| !r.has_an_end()))),
                 "a chunk of nothing",
+            ),
+            (
+                (self.awaiting == Some(Awaiting::Recipient)) != candidate.clone().next().is_some(),
+                "a question about no recipient",
             ),
             (recipients.count() > limits::RECIPIENTS_MAX, "too many recipients"),
             (!texts.all(is_text), "a name that no command brings"),
@@ -145,15 +150,15 @@ mod tests {
         ("EHLO c.test\r\n", "01000106632e74657374010000000000"),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nVRFY bob\r\n",
-            "01000106632e7465737401010361406201036340640000000100080000",
+            "01000106632e746573740101036140620103634064000000000100080000",
         ),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 9 LAST\r\nDa",
-            "01000106632e7465737401010361406201036340640001010002000001020202446100000200000001090701000000",
+            "01000106632e746573740101036140620103634064000001010002000001020202446100000200000001090701000000",
         ),
         (
             "HELO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: hi\r\nDa",
-            "01000106632e746573740001000103634064000100030200000100020002446101052068690d0a000f0d0000000000",
+            "01000106632e74657374000100010363406400000100030200000100020002446101052068690d0a000f0d0000000000",
         ),
     ];
 
@@ -193,6 +198,8 @@ mod tests {
             ((|s| s.greeting = None) as fn(&mut Session), "a transaction without a greeting"),
             (|s| s.transaction = None, ""),
             (|s| s.transaction.as_mut().unwrap().mail_from.push('\r'), "a name that no command brings"),
+            (|s| s.transaction.as_mut().unwrap().candidate = Some("c@d".to_owned()), "a question about no recipient"),
+            (|s| s.awaiting = Some(Awaiting::Recipient), "a question about no recipient"),
             (|s| s.transaction.as_mut().unwrap().rcpt_to = vec![String::new(); 101], "too many recipients"),
             (|s| s.reading = Some(Reading::new(Form::lines(false))), ""),
             (

@@ -1,7 +1,7 @@
 //! The table of settings.
 
 use super::Settings;
-use super::values::{choice, count, duration, keys, name, one, parse, path, percent, size, some};
+use super::values::{choice, count, domain, duration, keys, name, one, one_of, parse, path, percent, size, some};
 use crate::store::TlsMode;
 use mailcell_core::limits;
 
@@ -122,6 +122,12 @@ settings! {
     Server "recipients" "COUNT" "100"
         "Recipients of one message, at most 100."
         |s, texts| s.recipients = count(one(texts)?, limits::RECIPIENTS_MAX as u64, "expected a number from 1 to 100")? as u32;
+    Server "accept" "any|domains|users" "\"any\""
+        "Whom mail is accepted for: any recipient, those in the domains, or those of them who are users."
+        |s, texts| s.accept = one_of(one(texts)?, &["any", "domains", "users"], "expected any, domains or users")?;
+    Server "domains" "DOMAIN" "[]"
+        "The domains of this server, for accept; without them accept=users takes users of every domain."
+        |s, texts| s.domains = texts.iter().map(|text| domain(text)).collect::<Result<_, _>>()?;
     Server "lookup" "on|off" "\"on\""
         "Whether VRFY and EXPN are answered."
         |s, texts| s.lookup = choice(one(texts)?, "on", "off", "expected on or off")?;

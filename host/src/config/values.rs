@@ -31,6 +31,10 @@ pub(super) fn choice(text: &str, yes: &str, no: &str, expected: &'static str) ->
     if text == yes || text == no { Ok(text == yes) } else { Err(expected) }
 }
 
+pub(super) fn one_of(text: &str, choices: &[&str], expected: &'static str) -> Result<String, &'static str> {
+    if choices.contains(&text) { Ok(text.to_owned()) } else { Err(expected) }
+}
+
 pub(super) fn count(text: &str, max: u64, expected: &'static str) -> Result<u64, &'static str> {
     parse(text, expected).and_then(|count| if (1..=max).contains(&count) { Ok(count) } else { Err(expected) })
 }
@@ -64,6 +68,10 @@ pub(super) fn name(text: &str) -> Result<String, &'static str> {
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         return Ok(if address::is_domain_or_literal(&machine) { machine } else { "localhost".to_owned() });
     }
+    domain(text)
+}
+
+pub(super) fn domain(text: &str) -> Result<String, &'static str> {
     if address::is_domain_or_literal(text) {
         Ok(text.to_owned())
     } else {

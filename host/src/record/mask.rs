@@ -58,7 +58,7 @@ fn mask_command(line: &mut [u8], is_sensitive: bool) -> bool {
             word.iter_mut().for_each(mask_secret);
         }
         rest.iter_mut().for_each(mask_secret);
-        return is_sensitive || name == b"BDAT";
+        return is_sensitive;
     }
     if is_auth {
         // The mechanism stays.
@@ -68,7 +68,7 @@ fn mask_command(line: &mut [u8], is_sensitive: bool) -> bool {
     } else if !verb.is_some_and(|verb| is_harmless(verb, rest.trim_ascii())) {
         rest.iter_mut().for_each(mask_secret);
     }
-    is_auth || verb == Some(Verb::Data)
+    is_auth || matches!(verb, Some(Verb::Data | Verb::Bdat))
 }
 
 /// Whether an argument is what the verb takes, and no sentence that starts with the verb's name.
@@ -79,6 +79,10 @@ fn is_harmless(verb: Verb, argument: &[u8]) -> bool {
         Verb::Mail => starts(b"FROM:"),
         Verb::Rcpt => starts(b"TO:"),
         Verb::Helo | Verb::Ehlo | Verb::Vrfy | Verb::Expn => is_one_word,
+        Verb::Bdat => {
+            let (size, marker) = argument.split_at(argument.iter().take_while(|octet| octet.is_ascii_digit()).count());
+            !size.is_empty() && (marker.is_empty() || marker.eq_ignore_ascii_case(b" LAST"))
+        }
         Verb::Help => str::from_utf8(argument).is_ok_and(|argument| Verb::named(argument).is_some()),
         _ => argument.is_empty(),
     }
@@ -170,7 +174,8 @@ mod tests {
             ("mail the cheque", "mail xxx xxxxxx"),
             ("RSET", "RSET"),
         ]);
-        check(&[("BDAT 5 LAST", "BDAT x xxxx"), ("hello", "xxxxx")]);
+        check(&[("BDAT 5 LAST", "BDAT 5 LAST"), ("hello", "xxxxx")]);
+        check(&[("BDAT 5 pounds", "BDAT x xxxxxx"), ("BDAT 5", "BDAT 5")]);
     }
 
     #[test]

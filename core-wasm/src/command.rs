@@ -33,6 +33,7 @@ macro_rules! verbs {
 verbs! {
     Helo "HELO" "HELO <domain>"            "Greets the server and starts a session without extensions."
     Ehlo "EHLO" "EHLO <domain>"            "Greets the server and lists the extensions that it offers."
+    Lhlo "LHLO" "LHLO <domain>"            "Greets a server of LMTP."
     Starttls "STARTTLS" "STARTTLS"         "Starts TLS; everything said before is forgotten."
     Mail "MAIL" "MAIL FROM:<local-part@domain> [SIZE=<octets>] [BODY=7BIT|8BITMIME|BINARYMIME]"
                                            "Starts a message and names its sender; <> for a bounce."

@@ -51,6 +51,7 @@ macro_rules! responses {
 #[rustfmt::skip]
 responses! {
     GREETING            220 _         "{} Mailcell ESMTP ready"
+    LMTP_GREETING       220 _         "{} Mailcell LMTP ready"
     HELLO               250 _         "{}"
     HELLO_BAD_SEQUENCE  503 _         "Already greeted"
     HELLO_BAD_DOMAIN    501 _         "Send a domain or an address literal"

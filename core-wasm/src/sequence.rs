@@ -44,6 +44,7 @@ pub const TABLE: &[(Verb, [Verdict; 5])] = &[
     //              Start  Ready  Sender  Recipients Chunks
     (Verb::Helo, [  Go,    AGAIN, AGAIN,  AGAIN,     AGAIN  ]),
     (Verb::Ehlo, [  Go,    Go,    Go,     Go,        Go     ]),
+    (Verb::Lhlo, [  Go,    Go,    Go,     Go,        Go     ]),
     (Verb::Starttls, [EHLO,  Go,    OPEN,   OPEN,      OPEN   ]),
     (Verb::Mail, [  HELO,  Go,    NESTED, NESTED,    NESTED ]),
     (Verb::Rcpt, [  HELO,  MAIL,  Go,     Go,        BDAT   ]),

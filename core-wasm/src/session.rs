@@ -4,17 +4,17 @@ use crate::address::{self, Path};
 use crate::command::{self, Verb};
 use crate::extensions;
 use crate::limits;
-use crate::reading::{Fault, Form, Reading};
+use crate::reading::{Form, Reading};
 use crate::responses::{self, Template};
 use crate::sequence::{self, State, Verdict};
 use crate::settings::{Settings, Tls};
-use crate::step::{Answer, Config, Event, Message, Next, Order, Reply, Request, Response, Step};
+use crate::step::{Answer, Config, Event, Next, Order, Reply, Request, Response, Step};
 use chunks::Chunk;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 
 mod chunks;
 mod lookup;
+mod message;
 mod recipient;
 mod snapshot;
 
@@ -33,6 +33,8 @@ pub struct Session {
     /// A chunk of it that is being read, or is read and dropped.
     chunk: Option<Chunk>,
     awaiting: Option<Awaiting>,
+    /// How many recipients the message that is being stored has.
+    answers: u32,
     /// Errors since the start or the last accepted message.
     errors: u32,
 }
@@ -103,9 +105,11 @@ impl Session {
             reading: None,
             chunk: None,
             awaiting: None,
+            answers: 0,
             errors: 0,
         };
-        let greeting = responses::GREETING.with(&session.settings.name);
+        let greeting = if session.settings.lmtp { responses::LMTP_GREETING } else { responses::GREETING };
+        let greeting = greeting.with(&session.settings.name);
         let step = session.finish(Respond(greeting));
         (session, step)
     }
@@ -130,7 +134,14 @@ impl Session {
             return self.finish_error(None, responses::BAD_OCTETS);
         }
         let line = str::from_utf8(line).expect("ASCII is UTF-8");
-        let (Some(verb), argument) = command::split(line) else {
+        let (verb, argument) = command::split(line);
+        // RFC 2033 4.1: LHLO takes the place of HELO and EHLO, which are none then.
+        let is_here = |verb: &Verb| match verb {
+            Verb::Helo | Verb::Ehlo => !self.settings.lmtp,
+            Verb::Lhlo => self.settings.lmtp,
+            _ => true,
+        };
+        let Some(verb) = verb.filter(is_here) else {
             return self.finish_error(None, responses::UNRECOGNIZED);
         };
         if line_octets > self.command_octets_max(verb) {
@@ -169,10 +180,10 @@ impl Session {
             (Awaiting::Recipient, Reply::Mailboxes(page)) => self.end_rcpt(page),
             (Awaiting::Store, Reply::Stored(id)) => {
                 self.errors = 0;
-                self.finish(Respond(responses::STORED.with(id)))
+                self.end_message(responses::STORED.with(id))
             }
-            (Awaiting::Store, Reply::OutOfSpace) => self.finish(Respond(responses::OUT_OF_SPACE.plain())),
-            (Awaiting::Store, Reply::Refused) => self.finish(Respond(responses::REFUSED.plain())),
+            (Awaiting::Store, Reply::OutOfSpace) => self.end_message(responses::OUT_OF_SPACE.plain()),
+            (Awaiting::Store, Reply::Refused) => self.end_message(responses::REFUSED.plain()),
             (awaiting, reply) => panic!("{reply:?} does not answer {awaiting:?}"),
         }
     }
@@ -217,7 +228,7 @@ impl Session {
 
     fn check(&self, verb: Verb) -> Result<(), Template> {
         // RFC 3207 4: "any command other than NOOP, EHLO, STARTTLS, or QUIT".
-        let is_free = matches!(verb, Verb::Noop | Verb::Ehlo | Verb::Starttls | Verb::Quit);
+        let is_free = matches!(verb, Verb::Noop | Verb::Ehlo | Verb::Lhlo | Verb::Starttls | Verb::Quit);
         if self.settings.require_tls && self.tls != TlsState::Established && !is_free {
             return Err(responses::TLS_REQUIRED);
         }
@@ -230,7 +241,7 @@ impl Session {
     /// Carries a command out; gives what it leads to, and what the host does first.
     fn carry_out(&mut self, verb: Verb, argument: &str) -> Result<(Outcome, Vec<Order>), Template> {
         let outcome = match verb {
-            Verb::Ehlo => return self.greet(argument, true),
+            Verb::Ehlo | Verb::Lhlo => return self.greet(argument, true),
             Verb::Helo => return self.greet(argument, false),
             Verb::Starttls => self.start_tls(argument),
             Verb::Mail => self.mail(argument),
@@ -289,49 +300,6 @@ impl Session {
         self.transaction =
             Some(Transaction { mail_from: path.to_envelope(), rcpt_to: Vec::new(), candidate: None, is_binary });
         Ok(Respond(responses::SENDER_OK.plain()))
-    }
-
-    /// The end of data was read: the message is stored or refused.
-    ///
-    /// After a line that is too long, "data is cleared, sender and recipients stay", by the specification; after
-    /// anything else, and of a message in chunks, the transaction is over.
-    fn end_data(&mut self) -> Step {
-        let reading = self.reading.take().expect("data is being read");
-        let refusal = match reading.fault() {
-            Some(Fault::LongLine) if reading.has_an_end() => {
-                return self.finish_error(Some(Verb::Data), responses::LINE_TOO_LONG);
-            }
-            Some(Fault::LongLine) => Some(responses::CHUNK_LINE_TOO_LONG.plain()),
-            Some(Fault::MessageTooLarge) => {
-                Some(responses::MESSAGE_TOO_LARGE.with(&self.settings.message_octets_max.to_string()))
-            }
-            Some(Fault::HeadersTooLarge) => {
-                Some(responses::HEADERS_TOO_LARGE.with(&self.settings.header_octets_max.to_string()))
-            }
-            Some(Fault::Unclean) => Some(responses::BAD_DATA.plain()),
-            None => None,
-        };
-        let transaction = self.transaction.take().expect("data belongs to a transaction");
-        if let Some(refusal) = refusal {
-            return self.finish(Respond(refusal));
-        }
-        let greeting = self.greeting.as_ref().expect("a transaction belongs to a greeting");
-        let message = Message {
-            mail_from: transaction.mail_from,
-            rcpt_to: transaction.rcpt_to,
-            client_name: greeting.client_name.clone(),
-            // RFC 3848: the names for `with` in trace lines.
-            protocol: Cow::Borrowed(match (greeting.extended, self.tls) {
-                (true, TlsState::Established) => "ESMTPS",
-                (true, _) => "ESMTP",
-                (false, _) => "SMTP",
-            }),
-            subject: reading.content().subject(),
-            date: reading.content().date(),
-            header_octets: reading.content().header_octets(),
-            octets: reading.content().octets(),
-        };
-        self.finish(Ask(Awaiting::Store, Request::StoreMessage(message)))
     }
 
     fn is_binary(&self) -> bool {

@@ -31,6 +31,8 @@ pub(crate) enum Accept {
 pub(crate) struct Settings {
     /// `name`: the server's domain, in the greeting and in every 421.
     pub(crate) name: String,
+    /// `protocol`: `lmtp` or `smtp`. RFC 2033.
+    pub(crate) lmtp: bool,
     /// `message-octets-max`: what SIZE shows.
     pub(crate) message_octets_max: u64,
     /// `header-octets-max`.
@@ -63,6 +65,7 @@ impl Settings {
         let number = |key: &str, default: u64| get(key).map_or(default, |value| parse(key, value));
         Settings {
             name: get("name").unwrap_or("localhost").to_owned(),
+            lmtp: choice("protocol", get("protocol").unwrap_or("smtp"), "lmtp", "smtp"),
             message_octets_max: number("message-octets-max", limits::MESSAGE_OCTETS_MAX),
             header_octets_max: number("header-octets-max", limits::HEADER_OCTETS_MAX),
             recipients_max: number("recipients-max", limits::RECIPIENTS_MAX as u64).min(limits::RECIPIENTS_MAX as u64)

@@ -7,7 +7,7 @@ mod listener;
 mod table;
 mod values;
 
-pub use listener::{Listener, TlsUse};
+pub use listener::{Listener, Protocol, TlsUse};
 pub use table::{Group, SETTINGS, Setting};
 
 use crate::store::TlsMode;
@@ -186,11 +186,12 @@ impl Settings {
         Ok(tls)
     }
 
-    /// What a core is told on a listener with that use of TLS. The smaller of both sizes is what SIZE shows.
-    pub fn core_config(&self, tls: TlsUse, database_octets_max: u64) -> Vec<(String, String)> {
+    /// What a core is told on such a listener; what is empty is not said. The smaller of both sizes is what SIZE shows.
+    pub fn core_config(&self, protocol: Protocol, tls: TlsUse, database_octets_max: u64) -> Vec<(String, String)> {
         let choose = |yes: bool, [on, off]: [&str; 2]| if yes { on } else { off }.to_owned();
         [
             ("name", self.name.clone()),
+            ("protocol", if protocol == Protocol::Lmtp { "lmtp" } else { "smtp" }.to_owned()),
             ("message-octets-max", self.message_size.min(database_octets_max).to_string()),
             ("header-octets-max", self.header_size.to_string()),
             ("recipients-max", self.recipients.to_string()),
@@ -210,8 +211,10 @@ impl Settings {
             ("require-tls", choose(tls == TlsUse::Required, ["on", "off"])),
             ("bare-newlines", choose(self.keep_bare_newlines, ["keep", "refuse"])),
         ]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
         .map(|(key, value)| (key.to_owned(), value))
-        .into()
+        .collect()
     }
 
     /// The database's password, from the environment or the file.

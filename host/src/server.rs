@@ -80,7 +80,7 @@ impl Server {
         }
         let mut listeners = Vec::new();
         for listener in &settings.listen {
-            let (address, entrance) = (listener.address, Entrance::new(settings.tls_of(listener)?));
+            let (address, entrance) = (listener.address, Entrance::new(listener.protocol, settings.tls_of(listener)?));
             let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
             listeners.push((listener, Arc::new(entrance)));
         }
@@ -153,8 +153,8 @@ impl Server {
         for (listener, entrance) in &self.listeners {
             let core = shared.slot.plan().current;
             if let Ok(address) = listener.local_addr() {
-                let (name, tls) = (&shared.settings.name, entrance.tls);
-                info!(%address, ?tls, name, core = core.short_digest(), "listening");
+                let (name, protocol, tls) = (&shared.settings.name, entrance.protocol, entrance.tls);
+                info!(%address, ?protocol, ?tls, name, core = core.short_digest(), "listening");
             }
         }
         let mut acceptors = JoinSet::new();

@@ -1,6 +1,6 @@
 //! What all sessions of a server share.
 
-use crate::config::{Settings, TlsUse};
+use crate::config::{Protocol, Settings, TlsUse};
 use crate::permits::{Cells, Memory};
 use crate::record::Recordings;
 use crate::spool::Spool;
@@ -40,6 +40,8 @@ pub struct Shared {
 /// What the sessions of one listener share.
 #[derive(Debug)]
 pub struct Entrance {
+    /// What is spoken.
+    pub protocol: Protocol,
     /// What there is of TLS.
     pub tls: TlsUse,
     /// What cores are told, for the database's limit that it was made for.
@@ -47,9 +49,9 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// An entrance with that use of TLS.
-    pub fn new(tls: TlsUse) -> Entrance {
-        Entrance { tls, core_config: Mutex::new(None) }
+    /// An entrance.
+    pub fn new(protocol: Protocol, tls: TlsUse) -> Entrance {
+        Entrance { protocol, tls, core_config: Mutex::new(None) }
     }
 
     /// What a core is told when a session opens: one copy for all sessions, while the database's limit stays.
@@ -59,7 +61,7 @@ impl Entrance {
         match &*config {
             Some((for_octets, config)) if *for_octets == octets_max => config.clone(),
             _ => {
-                let made: Arc<Config> = shared.settings.core_config(self.tls, octets_max).into();
+                let made: Arc<Config> = shared.settings.core_config(self.protocol, self.tls, octets_max).into();
                 *config = Some((octets_max, made.clone()));
                 made
             }

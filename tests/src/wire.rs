@@ -3,7 +3,7 @@
 use crate::component::GENERATION;
 use crate::database::Database;
 use crate::tls::Certificate;
-use mailcell::config::{Settings, TlsUse};
+use mailcell::config::{Protocol, Settings, TlsUse};
 use mailcell::server::Server;
 use mailcell::store::{self, MailStore, Options, User};
 use mailcell_conformance::check;
@@ -130,6 +130,8 @@ fn settings(transcript: &Transcript, certificate: Option<&Certificate>) -> Setti
             "header-octets-max" => settings.header_size = number(),
             "recipients-max" => settings.recipients = number() as u32,
             "errors-max" => settings.errors = number() as u32,
+            "protocol" if value == "lmtp" => settings.listen[0].protocol = Protocol::Lmtp,
+            "protocol" => {}
             "accept" => settings.accept = value.clone(),
             "domains" => settings.domains = value.split(',').map(str::to_owned).collect(),
             "lookup" => settings.lookup = value == "on",

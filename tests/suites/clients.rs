@@ -120,6 +120,35 @@ fn python_smtplib() {
 }
 
 #[test]
+fn python_lmtp() {
+    let setup = setup();
+    let directory = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", directory.path().join("mail.db").display());
+    let arguments = ["--listen", "127.0.0.1:0 protocol=lmtp", "--database", &database];
+    let server = Server::start(Path::new(PROGRAM), &arguments, &[]);
+    let line = server.wait_for_log("protocol=Lmtp");
+    let port = line.split("127.0.0.1:").nth(1).unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    let script = "import smtplib, sys\n\
+        with smtplib.LMTP('127.0.0.1', int(sys.argv[1]), 'client.test') as lmtp:\n\
+        \x20   code, text = lmtp.ehlo()\n\
+        \x20   assert code == 250, text\n\
+        \x20   lmtp.mail('ann@client.test')\n\
+        \x20   lmtp.rcpt('bob@mx.test')\n\
+        \x20   lmtp.rcpt('eve@mx.test')\n\
+        \x20   code, text = lmtp.data(b'Subject: handed over\\r\\n\\r\\nHello\\r\\n')\n\
+        \x20   assert code == 250, text\n\
+        \x20   code, text = lmtp.getreply()\n\
+        \x20   assert code == 250 and b'Stored as' in text, text\n\
+        \x20   assert lmtp.noop()[0] == 250\n";
+    let mut client = Command::new("python3");
+    client.args(["-c", script, port]);
+    setup.send(client, b"");
+    let list = run(command(Path::new(PROGRAM), &["message", "list", "--json", "--database", &database]), b"");
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!(list[0]["rcpt_to"], serde_json::json!(["bob@mx.test", "eve@mx.test"]));
+}
+
+#[test]
 fn msmtp() {
     let setup = setup();
     let mut client = Command::new("msmtp");

@@ -316,7 +316,7 @@ fn what_is_wrong_with_tls_is_said_at_the_start() {
     let file = certificate.certificate.to_str().unwrap();
     for (arguments, expected) in [
         (&["--listen", "127.0.0.1:0 tls=implicit"][..], "127.0.0.1:0: TLS needs tls-certificate and tls-key"),
-        (&["--listen", "127.0.0.1:0 tls=on"], "--listen: expected tls=off, tls=starttls, tls=required or tls=implicit"),
+        (&["--listen", "127.0.0.1:0 tls=on"], "--listen: expected tls=off, starttls, required or implicit"),
         (&["--tls-certificate", file], "TLS needs both tls-certificate and tls-key"),
         (&["--tls-certificate", file, "--tls-key", "/nowhere"], "cannot read /nowhere"),
         (&["--tls-certificate", file, "--tls-key", file], "not a private key in PEM form"),

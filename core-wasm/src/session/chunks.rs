@@ -106,6 +106,10 @@ impl Session {
             true => self.end_data(),
             false => self.finish(Outcome::Respond(responses::CHUNK_OK.with(&chunk.octets.to_string()))),
         };
+        if !chunk.is_last {
+            // Of these each has one answer, whatever the protocol.
+            step.responses.truncate(1);
+        }
         step.orders.extend(fails_at_its_end.then_some(Order::Discard));
         step
     }

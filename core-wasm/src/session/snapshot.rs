@@ -23,6 +23,7 @@ struct State<'a> {
     reading: Cow<'a, Option<Reading>>,
     chunk: Option<Chunk>,
     awaiting: Option<Awaiting>,
+    answers: u32,
     errors: u32,
 }
 
@@ -69,6 +70,7 @@ impl Session {
             reading: Cow::Borrowed(&self.reading),
             chunk: self.chunk,
             awaiting: self.awaiting,
+            answers: self.answers,
             errors: self.errors,
         };
         postcard::to_allocvec(&state).expect("memory takes everything")
@@ -87,6 +89,7 @@ impl Session {
             reading: state.reading.into_owned(),
             chunk: state.chunk,
             awaiting: state.awaiting,
+            answers: state.answers,
             errors: state.errors,
         };
         let problem = if rest.is_empty() { session.problem() } else { Some("octets behind its end") };
@@ -119,6 +122,7 @@ impl Session {
                 (self.awaiting == Some(Awaiting::Recipient)) != candidate.clone().next().is_some(),
                 "a question about no recipient",
             ),
+            (self.answers as usize > limits::RECIPIENTS_MAX, "too many answers"),
             (recipients.count() > limits::RECIPIENTS_MAX, "too many recipients"),
             (!texts.all(is_text), "a name that no command brings"),
             (self.reading.as_ref().is_some_and(|reading| !reading.content().is_bounded()), "a field that is too long"),
@@ -145,20 +149,20 @@ mod tests {
 
     /// A session in each kind of state, and its bytes in this layout.
     const STATES: [(&str, &str); 6] = [
-        ("", "0000000000000000"),
-        ("XYZZY\r\n", "0100000000000001"),
-        ("EHLO c.test\r\n", "01000106632e74657374010000000000"),
+        ("", "000000000000000000"),
+        ("XYZZY\r\n", "010000000000000001"),
+        ("EHLO c.test\r\n", "01000106632e7465737401000000000000"),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nVRFY bob\r\n",
-            "01000106632e746573740101036140620103634064000000000100080000",
+            "01000106632e74657374010103614062010363406400000000010009000000",
         ),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 9 LAST\r\nDa",
-            "01000106632e746573740101036140620103634064000001010002000001020202446100000200000001090701000000",
+            "01000106632e74657374010103614062010363406400000101000200000102020244610000020000000109070100000000",
         ),
         (
             "HELO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: hi\r\nDa",
-            "01000106632e74657374000100010363406400000100030200000100020002446101052068690d0a000f0d0000000000",
+            "01000106632e74657374000100010363406400000100030200000100020002446101052068690d0a000f0d000000000000",
         ),
     ];
 
@@ -213,7 +217,8 @@ mod tests {
         ] {
             assert!(refusal(change).ends_with(why), "{why}: {}", refusal(change));
         }
-        for octets in [&b""[..], b"\x00\x00\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00\x00\x00", &[0xff; 40]]
+        for octets in
+            [&b""[..], b"\x00\x00\x00\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", &[0xff; 40]]
         {
             assert!(Session::restore(&[], SCHEMA, octets).is_err(), "{octets:?}");
         }

@@ -131,11 +131,7 @@ impl Cell {
     /// # Errors
     /// See [`Fault`].
     pub fn deliver(&mut self, input: &Input<'_>) -> Result<Answer, Fault> {
-        match input {
-            Input::Data(block) => self.checker.offer(block.len()),
-            Input::Reply(reply) => self.checker.reply(reply),
-            Input::Line(_) | Input::Event(_) => {}
-        }
+        self.checker.tell(input);
         let answer = match &mut self.instance {
             Instance::Component(component) => component.deliver(input)?,
             Instance::Native(session) => session.deliver(input.clone()),

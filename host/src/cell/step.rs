@@ -2,7 +2,7 @@
 
 use super::bindings::exports::mailcell::smtp::session as wit;
 use super::limits;
-use mailcell_core::{Due, Message, Next, Order, Reply, Request, Response, Step};
+use mailcell_core::{Due, Input, Message, Next, Order, Reply, Request, Response, Step};
 
 /// A step that was checked.
 #[derive(Debug)]
@@ -80,17 +80,31 @@ pub(super) struct Checker {
     appended: u64,
     /// Whether the last reply was a page with another one behind it.
     page_due: bool,
+    /// Whether the last event may have been the end of a message.
+    may_end_message: bool,
 }
 
 type Checked<T> = Result<T, &'static str>;
 
 impl Checker {
-    pub(super) fn offer(&mut self, octets: usize) {
-        self.offered += octets as u64;
-    }
-
-    pub(super) fn reply(&mut self, reply: &Reply) {
-        self.page_due = matches!(reply, Reply::Mailboxes(page) if page.more);
+    /// What the core is told next.
+    pub(super) fn tell(&mut self, input: &Input<'_>) {
+        self.may_end_message = false;
+        match input {
+            Input::Data(block) => {
+                self.offered += block.len() as u64;
+                self.may_end_message = true;
+            }
+            Input::Reply(reply) => {
+                self.page_due = matches!(&**reply, Reply::Mailboxes(page) if page.more);
+                self.may_end_message = !matches!(**reply, Reply::Mailboxes(_));
+            }
+            // An empty chunk may be the last one.
+            Input::Line(line) => {
+                self.may_end_message = line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
+            }
+            Input::Event(_) => {}
+        }
     }
 
     pub(super) fn due(&self) -> Option<Due> {
@@ -118,8 +132,9 @@ impl Checker {
     /// Checks a step; an error says what is wrong with it.
     pub(super) fn check(&mut self, step: Step) -> Checked<Effects> {
         let Step { responses, orders, next } = step;
-        // One event has one response; a second one would shift every answer behind it.
-        if responses.iter().rev().skip(1).any(|response| !response.more) {
+        // One event has one response; a second one would shift every answer behind it. The end of a message alone is answered
+        // for each recipient, by LMTP.
+        if !self.may_end_message && responses.iter().rev().skip(1).any(|response| !response.more) {
             return Err("two responses to one event");
         }
         let mut output = Vec::with_capacity(responses.iter().map(|response| response.text.len() + 16).sum());
@@ -326,7 +341,7 @@ mod tests {
     #[test]
     fn more_appended_than_offered_is_refused() {
         let mut checker = Checker::default();
-        checker.offer(10);
+        checker.tell(&Input::Data(vec![0; 10].into()));
         let step =
             |octets| Step { responses: Vec::new(), orders: vec![Order::Append(vec![0; octets])], next: Next::ReadData };
         assert!(checker.check(step(10)).is_ok());

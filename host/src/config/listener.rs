@@ -10,6 +10,17 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What there is of TLS, if it is said.
     pub tls: Option<TlsUse>,
+    /// What is spoken.
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// SMTP.
+    Smtp,
+    /// LMTP, by which another mail server hands mail over. RFC 2033.
+    Lmtp,
 }
 
 /// What there is of TLS.
@@ -32,15 +43,21 @@ impl FromStr for Listener {
         let mut parts = text.split(' ').filter(|part| !part.is_empty());
         let address = parts.next().and_then(|address| address.parse().ok());
         let address = address.ok_or("expected an address and a port such as 127.0.0.1:2525")?;
-        let mut listener = Listener { address, tls: None };
+        let mut listener = Listener { address, tls: None, protocol: Protocol::Smtp };
         for part in parts {
-            listener.tls = Some(match part {
-                "tls=off" => TlsUse::Off,
-                "tls=starttls" => TlsUse::Offered,
-                "tls=required" => TlsUse::Required,
-                "tls=implicit" => TlsUse::Implicit,
-                _ => return Err("expected tls=off, tls=starttls, tls=required or tls=implicit behind an address"),
-            });
+            match part {
+                "tls=off" => listener.tls = Some(TlsUse::Off),
+                "tls=starttls" => listener.tls = Some(TlsUse::Offered),
+                "tls=required" => listener.tls = Some(TlsUse::Required),
+                "tls=implicit" => listener.tls = Some(TlsUse::Implicit),
+                "protocol=smtp" => listener.protocol = Protocol::Smtp,
+                "protocol=lmtp" => listener.protocol = Protocol::Lmtp,
+                _ => {
+                    return Err(
+                        "expected tls=off, starttls, required or implicit, or protocol=lmtp, behind an address",
+                    );
+                }
+            }
         }
         Ok(listener)
     }
@@ -55,6 +72,9 @@ mod tests {
         let tls = |text: &str| text.parse().map(|listener: Listener| listener.tls);
         assert_eq!(tls("[::1]:25"), Ok(None));
         assert_eq!(tls("127.0.0.1:465  tls=implicit"), Ok(Some(TlsUse::Implicit)));
+        let listener: Listener = "[::1]:24 protocol=lmtp tls=off".parse().unwrap();
+        assert_eq!((listener.protocol, listener.tls), (Protocol::Lmtp, Some(TlsUse::Off)));
+        assert!("[::1]:24 protocol=http".parse::<Listener>().is_err());
         assert!(tls("127.0.0.1:465 tls=on").is_err_and(|error| error.starts_with("expected tls=off")));
         assert!(tls("tls=implicit").is_err_and(|error| error.starts_with("expected an address")));
         assert!(tls("").is_err());

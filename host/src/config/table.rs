@@ -49,7 +49,7 @@ macro_rules! settings {
 
 settings! {
     Server "listen" "ADDRESS" "[\"127.0.0.1:2525\"]"
-        "Addresses to receive mail on, each with tls=off, starttls, required or implicit behind a space if it is not to be starttls where there is a certificate. Beyond loopback, whoever reaches one may leave mail for any recipient."
+        "Addresses to receive mail on, each with tls=off, starttls, required or implicit behind a space if it is not to be starttls where there is a certificate, and with protocol=lmtp for LMTP. Beyond loopback, whoever reaches one may leave mail for any recipient."
         |s, texts| s.listen = some(texts)?.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     Server "tls-certificate" "FILE" "\"\""
         "The certificate for TLS with its chain, as PEM; it is read again when it changes."

@@ -3,7 +3,7 @@
 use crate::tools::resident_octets;
 use mailcell::cell::DEFAULT_CORE;
 use mailcell::cell::Generation;
-use mailcell::config::{Settings, TlsUse};
+use mailcell::config::{Protocol, Settings, TlsUse};
 use mailcell::server::{self, Server};
 use mailcell::shared::Entrance;
 use mailcell::store;
@@ -42,7 +42,7 @@ async fn hold(count: usize) -> anyhow::Result<f64> {
     // No descriptor stands behind these connections, so none limits them.
     let server = Server::with_connections(settings, store, core, count as u32 + 1).await?;
     let mut clients = Vec::with_capacity(count);
-    let entrance = Arc::new(Entrance::new(TlsUse::Off));
+    let entrance = Arc::new(Entrance::new(Protocol::Smtp, TlsUse::Off));
     drop(client(&server, &entrance).await?);
     let before = memory()?;
     for _ in 0..count {

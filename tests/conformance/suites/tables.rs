@@ -15,6 +15,7 @@ const EXPECTED: &str = "
     command  Start       Ready       Sender          Recipients      Chunks
     HELO     250 Ready   503 Ready   503 Sender      503 Recipients 503 Chunks
     EHLO     250 Ready   250 Ready   250 Ready       250 Ready 250 Ready
+    LHLO     500 Start   500 Ready   500 Sender      500 Recipients  500 Chunks
     STARTTLS 503 Start   502 Ready   503 Sender      503 Recipients 503 Chunks
     MAIL     503 Start   250 Sender  503 Sender      503 Recipients 503 Chunks
     RCPT     503 Start   503 Ready   250 Recipients  250 Recipients 503 Chunks

@@ -204,6 +204,21 @@ mod tests {
         assert_eq!(take("127.0.0.1").err(), Some("Too many connections"));
     }
 
+    #[tokio::test]
+    async fn idle_sessions_hurry_while_more_are_awake_than_have_a_warm_place() {
+        let cells = Cells::new(limits::WARM_CELLS_MAX + 1);
+        let unhurried = Duration::from_millis(500);
+        let mut awake = Vec::new();
+        for _ in 0..limits::WARM_CELLS_MAX {
+            awake.push(cells.take().await.unwrap());
+        }
+        assert_eq!(cells.patience(unhurried), unhurried);
+        awake.push(cells.take().await.unwrap());
+        assert_eq!(cells.patience(unhurried), unhurried / 10);
+        awake.pop();
+        assert_eq!(cells.patience(unhurried), unhurried);
+    }
+
     #[test]
     fn an_ipv6_network_has_64_bits_and_loopback_is_excepted() {
         let permits = Permits::new(10, 1);

@@ -2,7 +2,7 @@
 
 use crate::admin;
 use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::connection;
 use crate::permits::{self, Cells, Memory, Permits};
 use crate::record::Recordings;
@@ -78,24 +78,9 @@ impl Server {
             let wanted = settings.cells;
             warn!("{cells_max} cells at the most, not {wanted}: too few memory mappings (vm.max_map_count)");
         }
-        let mut listeners = Vec::new();
-        for listener in &settings.listen {
-            let (address, entrance) = (listener.address, Entrance::new(listener.protocol, settings.tls_of(listener)?));
-            let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
-            listeners.push((listener, Arc::new(entrance)));
-        }
-        anyhow::ensure!(settings.accept != "domains" || !settings.domains.is_empty(), "accept=domains needs domains");
-        if settings.is_open_to_the_world() {
-            warn!(
-                "whoever reaches this server may leave mail for any recipient of any domain, and it is stored here; \
-                 accept=domains and accept=users take less"
-            );
-        }
-        let certificates = match (&settings.tls_certificate, &settings.tls_key) {
-            (Some(certificate), Some(key)) => Some(Arc::new(Certificates::load(certificate, key)?)),
-            (None, None) => None,
-            _ => anyhow::bail!("TLS needs both tls-certificate and tls-key"),
-        };
+        check_recipients(&settings)?;
+        let listeners = settings.listen.iter().map(|listener| enter(listener, &settings)).collect::<Result<_, _>>()?;
+        let certificates = Certificates::of(&settings)?.map(Arc::new);
         let threads = Threads::start(settings.threads.into()).context("cannot start a thread")?;
         let control = match settings.control.as_deref() {
             Some(path) => Some(admin::Listener::bind(path).await?),
@@ -233,6 +218,24 @@ pub fn engine(settings: &Settings) -> anyhow::Result<Engine> {
     let cells_max = cells_max(settings);
     // A session that moves has two cells for a moment, and those that look on are beside those that serve.
     Engine::new(cells_max + cells_max / 16 + 8)
+}
+
+/// Whom mail is accepted for must be said, and what it means.
+fn check_recipients(settings: &Settings) -> anyhow::Result<()> {
+    anyhow::ensure!(settings.accept != "domains" || !settings.domains.is_empty(), "accept=domains needs domains");
+    if settings.is_open_to_the_world() {
+        warn!(
+            "whoever reaches this server may leave mail for any recipient of any domain, and it is stored here; \
+             accept=domains and accept=users take less"
+        );
+    }
+    Ok(())
+}
+
+fn enter(listener: &config::Listener, settings: &Settings) -> anyhow::Result<(TcpListener, Arc<Entrance>)> {
+    let entrance = Entrance::new(listener.protocol, settings.tls_of(listener)?);
+    let listening = listen(listener.address).with_context(|| format!("cannot listen on {}", listener.address))?;
+    Ok((listening, Arc::new(entrance)))
 }
 
 /// Listens with the longest queue that the system allows. A connection that finds it full looks open to its client, who

@@ -1,5 +1,6 @@
 //! TLS of listeners, by rustls: 1.2 and 1.3, with a certificate from files that are read again when they change.
 
+use crate::config::Settings;
 use anyhow::{Context, bail, ensure};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,18 @@ pub struct Certificates {
 }
 
 impl Certificates {
+    /// Those of a configuration, if it has any.
+    ///
+    /// # Errors
+    /// As [`Certificates::load`].
+    pub fn of(settings: &Settings) -> anyhow::Result<Option<Certificates>> {
+        match (&settings.tls_certificate, &settings.tls_key) {
+            (Some(certificate), Some(key)) => Certificates::load(certificate, key).map(Some),
+            (None, None) => Ok(None),
+            _ => bail!("TLS needs both tls-certificate and tls-key"),
+        }
+    }
+
     /// Reads a certificate with its chain, and its key, both as PEM.
     ///
     /// # Errors

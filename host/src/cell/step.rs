@@ -324,6 +324,25 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_message_alone_may_have_several_responses() {
+        let response = || Response { code: 250, enhanced: None, text: "Ok".into(), more: false };
+        let next = Next::ReadLine { octets_max: 512, secret: false };
+        let step = || Step { responses: vec![response(); 2], orders: Vec::new(), next: next.clone() };
+        let page = Reply::Mailboxes(mailcell_core::MailboxPage { mailboxes: Vec::new(), more: false });
+        for (input, is_allowed) in [
+            (Input::Data(b".".into()), true),
+            (Input::Reply(std::borrow::Cow::Owned(Reply::Stored("1".to_owned()))), true),
+            (Input::Line(b"bdat 0 last".into()), true),
+            (Input::Line(b"NOOP".into()), false),
+            (Input::Reply(std::borrow::Cow::Owned(page)), false),
+        ] {
+            let mut checker = Checker::default();
+            checker.tell(&input);
+            assert_eq!(checker.check(step()).is_ok(), is_allowed, "{input:?}");
+        }
+    }
+
+    #[test]
     fn requests_out_of_turn_are_refused() {
         let queue = || Queue { requests: vec![Request::NextPage], ..Queue::default() };
         let page = "a request for a page behind the last one";

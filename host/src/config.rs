@@ -12,6 +12,7 @@ pub use table::{Group, SETTINGS, Setting};
 
 use crate::store::TlsMode;
 use crate::swap::keys::TrustedKeys;
+use ipnet::IpNet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
@@ -21,6 +22,7 @@ use toml::de::{DeTable, DeValue};
 #[allow(missing_docs, reason = "the table says it")]
 pub struct Settings {
     pub listen: Vec<Listener>,
+    pub proxy_from: Vec<IpNet>,
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub name: String,
@@ -80,6 +82,7 @@ impl Settings {
     fn empty() -> Settings {
         Settings {
             listen: Vec::new(),
+            proxy_from: Vec::new(),
             tls_certificate: None,
             tls_key: None,
             name: String::new(),

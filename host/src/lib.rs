@@ -15,6 +15,7 @@ pub mod credentials;
 pub mod framing;
 pub mod log;
 pub mod permits;
+pub mod proxy;
 pub mod record;
 pub mod requests;
 pub mod server;

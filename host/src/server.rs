@@ -5,6 +5,7 @@ use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
 use crate::config::{self, Settings};
 use crate::connection;
 use crate::permits::{self, Cells, Memory, Permits};
+use crate::proxy;
 use crate::record::Recordings;
 use crate::shared::{Counters, Drain, Entrance, Shared};
 use crate::spool::Spool;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -29,6 +30,9 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Refusals under way at once; beyond them a connection is closed without a word.
 const REFUSALS_MAX: usize = 256;
+
+/// Connections whose proxies have not said yet where the client is.
+const INTRODUCTIONS_MAX: usize = 1_024;
 
 /// Connections that wait to be accepted; the system has a bound of its own.
 const QUEUE_MAX: u32 = 65_535;
@@ -107,6 +111,7 @@ impl Server {
             shared: Arc::new(shared),
             permits,
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+            introductions: Arc::new(Semaphore::new(INTRODUCTIONS_MAX)),
             connections: AtomicU64::new(0),
         };
         Ok(Server { reception: Arc::new(reception), threads, listeners, swapper, control, drain })
@@ -233,7 +238,12 @@ fn check_recipients(settings: &Settings) -> anyhow::Result<()> {
 }
 
 fn enter(listener: &config::Listener, settings: &Settings) -> anyhow::Result<(TcpListener, Arc<Entrance>)> {
-    let entrance = Entrance::new(listener.protocol, settings.tls_of(listener)?);
+    let entrance = Entrance::new(listener.protocol, settings.tls_of(listener)?, listener.is_proxied);
+    anyhow::ensure!(
+        !listener.is_proxied || !settings.proxy_from.is_empty(),
+        "{}: proxy=on needs proxy-from, the proxies that are believed",
+        listener.address
+    );
     let listening = listen(listener.address).with_context(|| format!("cannot listen on {}", listener.address))?;
     Ok((listening, Arc::new(entrance)))
 }
@@ -259,7 +269,10 @@ async fn accept(listener: TcpListener, entrance: Arc<Entrance>, reception: Arc<R
                 // Responses leave in as few writes as the protocol allows; none of them waits for another one's
                 // acknowledgement.
                 let _ = stream.set_nodelay(true);
-                reception.receive(stream, client, &entrance);
+                match entrance.is_proxied {
+                    true => reception.introduce(stream, client, &entrance),
+                    false => reception.receive(stream, client, &entrance),
+                }
             }
             Err(error) => {
                 error!(%error, "cannot accept a connection");
@@ -274,10 +287,30 @@ pub struct Reception {
     shared: Arc<Shared>,
     permits: Arc<Permits>,
     refusals: Arc<Semaphore>,
+    introductions: Arc<Semaphore>,
     connections: AtomicU64,
 }
 
 impl Reception {
+    /// Has a proxy that is believed say where the client is, and serves the connection as that client's.
+    fn introduce(self: &Arc<Self>, mut stream: TcpStream, proxy: SocketAddr, entrance: &Arc<Entrance>) {
+        let from = proxy.ip().to_canonical();
+        if !self.shared.settings.proxy_from.iter().any(|network| network.contains(&from)) {
+            return self.refuse(stream, proxy, "Not a proxy that is believed here");
+        }
+        let Ok(permit) = self.introductions.clone().try_acquire_owned() else {
+            return self.refuse(stream, proxy, "Too many connections");
+        };
+        let (reception, entrance) = (self.clone(), entrance.clone());
+        tokio::spawn(async move {
+            match proxy::read(&mut stream).await {
+                Ok(client) => reception.receive(stream, client.unwrap_or(proxy), &entrance),
+                Err(error) => info!(%proxy, %error, "no header of the PROXY protocol"),
+            }
+            drop(permit);
+        });
+    }
+
     /// Serves a connection, however it came, in a task of its own on the thread that calls.
     pub fn receive<S>(&self, stream: S, client: SocketAddr, entrance: &Arc<Entrance>)
     where
@@ -294,13 +327,18 @@ impl Reception {
                 };
                 tokio::spawn(serve.instrument(info_span!("session", id, %client)));
             }
-            Err(why) => {
-                self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-                info!(%client, why, "connection refused");
-                if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-                    tokio::spawn(refuse(stream, self.shared.clone(), why, permit));
-                }
-            }
+            Err(why) => self.refuse(stream, client, why),
+        }
+    }
+
+    fn refuse<S>(&self, stream: S, client: SocketAddr, why: &'static str)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        info!(%client, why, "connection refused");
+        if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
+            tokio::spawn(refuse(stream, self.shared.clone(), why, permit));
         }
     }
 }

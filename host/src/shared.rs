@@ -44,14 +44,16 @@ pub struct Entrance {
     pub protocol: Protocol,
     /// What there is of TLS.
     pub tls: TlsUse,
+    /// Whether a proxy says first where the client is.
+    pub is_proxied: bool,
     /// What cores are told, for the database's limit that it was made for.
     core_config: Mutex<Option<(u64, Arc<Config>)>>,
 }
 
 impl Entrance {
     /// An entrance.
-    pub fn new(protocol: Protocol, tls: TlsUse) -> Entrance {
-        Entrance { protocol, tls, core_config: Mutex::new(None) }
+    pub fn new(protocol: Protocol, tls: TlsUse, is_proxied: bool) -> Entrance {
+        Entrance { protocol, tls, is_proxied, core_config: Mutex::new(None) }
     }
 
     /// What a core is told when a session opens: one copy for all sessions, while the database's limit stays.

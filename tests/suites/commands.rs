@@ -130,6 +130,7 @@ fn what_cannot_be_served_is_said_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     place.fails(&format!("serve --listen {address}"), &format!("cannot listen on {address}"));
+    place.fails("serve --proxy-from nowhere", "--proxy-from: expected an address or a network such as 10.0.0.0/8");
     place.fails("serve --accept domains", "accept=domains needs domains");
     place.fails("serve --accept some", "--accept: expected any, domains or users, found \"some\"");
     place.fails("serve --domains a_b", "--domains: expected a domain such as mx.example.org, found \"a_b\"");

@@ -40,6 +40,60 @@ fn without_password(url: &str) -> (String, String) {
     (format!("mysql://root@{rest}"), password.to_owned())
 }
 
+/// A server whose second listener is behind a proxy, and the address of that one.
+fn behind_a_proxy(believed: &str) -> (Server, std::net::SocketAddr, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let database = format!("sqlite:{}", directory.path().join("mail.db").display());
+    let arguments = ["--listen", "127.0.0.1:0 proxy=on", "--proxy-from", believed, "--database", &database];
+    let server = Server::start(Path::new(PROGRAM), &arguments, &[]);
+    let line = server.wait_for_log("listening");
+    let port = line.split("127.0.0.1:").nth(1).unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    let address = ([127, 0, 0, 1], port.parse().unwrap()).into();
+    (server, address, directory)
+}
+
+#[test]
+fn a_proxy_says_where_the_client_is() {
+    use std::io::{Read, Write};
+    let (server, address, _directory) = behind_a_proxy("127.0.0.0/8");
+    let binary = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[192, 0, 2, 8, 127, 0, 0, 1, 1, 1, 0, 25]].concat();
+    for (header, client) in
+        [(&b"PROXY TCP4 192.0.2.7 127.0.0.1 257 25\r\n"[..], "192.0.2.7:257"), (&binary, "192.0.2.8:257")]
+    {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(&[header, b"EHLO client.test\r\nQUIT\r\n"].concat()).unwrap();
+        let mut told = String::new();
+        stream.read_to_string(&mut told).unwrap();
+        assert!(told.starts_with("220 mx.test") && told.contains("221 2.0.0"), "{told}");
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let message = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\nQUIT\r\n";
+        stream.write_all(&[header, message].concat()).unwrap();
+        server.wait_for_log(client);
+    }
+    // Lies, and what is no header at all: the connection ends, and the listener goes on.
+    for bad in [&b"EHLO client.test\r\n"[..], b"PROXY TCP4 somewhere 127.0.0.1 257 25\r\n", &binary[..20]] {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(bad).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut told = Vec::new();
+        let _ = stream.read_to_end(&mut told);
+        assert!(told.is_empty(), "{}", told.escape_ascii());
+        server.wait_for_log("no header of the PROXY protocol");
+    }
+    server.connect();
+}
+
+#[test]
+fn a_proxy_that_is_not_believed_is_refused() {
+    use std::io::{Read, Write};
+    let (_server, address, _directory) = behind_a_proxy("192.0.2.1");
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(b"PROXY TCP4 192.0.2.7 127.0.0.1 257 25\r\n").unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("421 4.3.2 mx.test Not a proxy that is believed here"), "{told}");
+}
+
 #[test]
 fn mail_flows_again_when_the_database_is_back() {
     let mut mariadb = MariaDb::launch().unwrap();

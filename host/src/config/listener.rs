@@ -12,6 +12,8 @@ pub struct Listener {
     pub tls: Option<TlsUse>,
     /// What is spoken.
     pub protocol: Protocol,
+    /// Whether a proxy says first where the client is.
+    pub is_proxied: bool,
 }
 
 /// What is spoken on a listener.
@@ -43,7 +45,7 @@ impl FromStr for Listener {
         let mut parts = text.split(' ').filter(|part| !part.is_empty());
         let address = parts.next().and_then(|address| address.parse().ok());
         let address = address.ok_or("expected an address and a port such as 127.0.0.1:2525")?;
-        let mut listener = Listener { address, tls: None, protocol: Protocol::Smtp };
+        let mut listener = Listener { address, tls: None, protocol: Protocol::Smtp, is_proxied: false };
         for part in parts {
             match part {
                 "tls=off" => listener.tls = Some(TlsUse::Off),
@@ -52,9 +54,11 @@ impl FromStr for Listener {
                 "tls=implicit" => listener.tls = Some(TlsUse::Implicit),
                 "protocol=smtp" => listener.protocol = Protocol::Smtp,
                 "protocol=lmtp" => listener.protocol = Protocol::Lmtp,
+                "proxy=off" => listener.is_proxied = false,
+                "proxy=on" => listener.is_proxied = true,
                 _ => {
                     return Err(
-                        "expected tls=off, starttls, required or implicit, or protocol=lmtp, behind an address",
+                        "expected tls=off, starttls, required or implicit, protocol=lmtp or proxy=on behind an address",
                     );
                 }
             }

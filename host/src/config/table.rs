@@ -1,7 +1,9 @@
 //! The table of settings.
 
 use super::Settings;
-use super::values::{choice, count, domain, duration, keys, name, one, one_of, parse, path, percent, size, some};
+use super::values::{
+    choice, count, domain, duration, keys, name, network, one, one_of, parse, path, percent, size, some,
+};
 use crate::store::TlsMode;
 use mailcell_core::limits;
 
@@ -49,8 +51,11 @@ macro_rules! settings {
 
 settings! {
     Server "listen" "ADDRESS" "[\"127.0.0.1:2525\"]"
-        "Addresses to receive mail on, each with tls=off, starttls, required or implicit behind a space if it is not to be starttls where there is a certificate, and with protocol=lmtp for LMTP. Beyond loopback, whoever reaches one may leave mail for any recipient."
+        "Addresses to receive mail on, each with tls=off, starttls, required or implicit behind a space if it is not to be starttls where there is a certificate, with protocol=lmtp for LMTP, and with proxy=on where a proxy says first who the client is. Beyond loopback, whoever reaches one may leave mail for any recipient."
         |s, texts| s.listen = some(texts)?.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    Server "proxy-from" "NETWORK" "[]"
+        "The proxies that are believed on listeners with proxy=on: addresses, or networks such as 10.0.0.0/8."
+        |s, texts| s.proxy_from = texts.iter().map(|text| network(text)).collect::<Result<_, _>>()?;
     Server "tls-certificate" "FILE" "\"\""
         "The certificate for TLS with its chain, as PEM; it is read again when it changes."
         |s, texts| s.tls_certificate = path(one(texts)?);

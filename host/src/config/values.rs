@@ -2,8 +2,10 @@
 
 use crate::swap::keys::{PublicKey, TrustedKeys};
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use jiff::SignedDuration;
 use mailcell_core::address;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -69,6 +71,11 @@ pub(super) fn name(text: &str) -> Result<String, &'static str> {
         return Ok(if address::is_domain_or_literal(&machine) { machine } else { "localhost".to_owned() });
     }
     domain(text)
+}
+
+pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| address()).map_err(|_| "expected an address or a network such as 10.0.0.0/8")
 }
 
 pub(super) fn domain(text: &str) -> Result<String, &'static str> {

@@ -42,7 +42,7 @@ async fn hold(count: usize) -> anyhow::Result<f64> {
     // No descriptor stands behind these connections, so none limits them.
     let server = Server::with_connections(settings, store, core, count as u32 + 1).await?;
     let mut clients = Vec::with_capacity(count);
-    let entrance = Arc::new(Entrance::new(Protocol::Smtp, TlsUse::Off));
+    let entrance = Arc::new(Entrance::new(Protocol::Smtp, TlsUse::Off, false));
     drop(client(&server, &entrance).await?);
     let before = memory()?;
     for _ in 0..count {

@@ -35,6 +35,8 @@ verbs! {
     Ehlo "EHLO" "EHLO <domain>"            "Greets the server and lists the extensions that it offers."
     Lhlo "LHLO" "LHLO <domain>"            "Greets a server of LMTP."
     Starttls "STARTTLS" "STARTTLS"         "Starts TLS; everything said before is forgotten."
+    Auth "AUTH" "AUTH PLAIN|LOGIN [<base64>]"
+                                           "Says who the client is."
     Mail "MAIL" "MAIL FROM:<local-part@domain> [SIZE=<octets>] [BODY=7BIT|8BITMIME|BINARYMIME]"
                                            "Starts a message and names its sender; <> for a bounce."
     Rcpt "RCPT" "RCPT TO:<local-part@domain>"

@@ -91,6 +91,8 @@ impl<C: Core + 'static> wit::Guest for Component<C> {
             wit::Reply::Unavailable => Reply::Unavailable,
             wit::Reply::OutOfSpace => Reply::OutOfSpace,
             wit::Reply::Refused => Reply::Refused,
+            wit::Reply::Authenticated(user) => Reply::Authenticated(user),
+            wit::Reply::NotAuthenticated => Reply::NotAuthenticated,
             wit::Reply::Ext(extension) => panic!("a reply that this core did not ask for: {}", extension.name),
         };
         deliver(Input::Reply(Cow::Owned(reply))).step
@@ -174,6 +176,7 @@ fn ask(request: Request) {
         Request::FindUser { local_part, domain } => store::find_user(&local_part, domain.as_deref()),
         Request::ExpandGroup { name } => store::expand_group(&name),
         Request::NextPage => store::next_page(),
+        Request::CheckPassword { user, password } => store::check_password(&user, &password),
         Request::StoreMessage(message) => store::store_message(&store::Message {
             mail_from: message.mail_from,
             rcpt_to: message.rcpt_to,

@@ -4,7 +4,9 @@ use crate::responses::{self, Template};
 use crate::settings::{Settings, Tls};
 
 /// The keywords of EHLO, each with its parameter. RFC 5321 4.1.1.1.
-pub(crate) fn keywords(settings: &Settings, is_under_tls: bool) -> Vec<String> {
+///
+/// What depends on the session is given: whether it is under TLS, and whether AUTH and look-ups can be used.
+pub(crate) fn keywords(settings: &Settings, is_under_tls: bool, has_auth: bool, has_lookup: bool) -> Vec<String> {
     let mut keywords = vec![
         "PIPELINING".to_owned(),
         format!("SIZE {}", settings.message_octets_max),
@@ -18,7 +20,10 @@ pub(crate) fn keywords(settings: &Settings, is_under_tls: bool) -> Vec<String> {
     if settings.tls == Tls::Offered && !is_under_tls {
         keywords.push("STARTTLS".to_owned());
     }
-    if settings.lookup {
+    if has_auth {
+        keywords.push("AUTH PLAIN LOGIN".to_owned());
+    }
+    if has_lookup {
         keywords.extend(["VRFY".to_owned(), "EXPN".to_owned()]);
     }
     keywords.push("HELP".to_owned());

@@ -12,12 +12,13 @@
 //! 5. What a client or the database supplied never puts a control character into a response.
 //!
 //! Obeyed: RFC 5321 (SMTP), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced status codes), 2920 (pipelining), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3848 (names of protocols), 6152 (8BITMIME),
-//! 9422 (LIMITS), 4954 section 5 (`AUTH=` of MAIL), 5322 and 2047 (header section).
+//! 9422 (LIMITS), 4954 and 4616 (AUTH), 5322 and 2047 (header section).
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `step` | the boundary in plain Rust: events in, effects out |
 //! | `session` | the session: check, parse, carry out |
+//! | `session/auth` | AUTH |
 //! | `session/chunks` | BDAT |
 //! | `session/lookup` | VRFY and EXPN |
 //! | `session/message` | the end of a message |

@@ -24,6 +24,15 @@ pub const DATA_LINE_OCTETS_MAX: usize = 1000;
 /// Chunks of one message.
 pub const CHUNKS_MAX: u32 = 10_000;
 
+/// A line of an AUTH exchange, CRLF counted. RFC 4954 4: "12288 octets" of base64.
+pub const AUTH_LINE_OCTETS_MAX: usize = 12_288 + 2;
+
+/// A password.
+pub const PASSWORD_OCTETS_MAX: usize = 1_024;
+
+/// Wrong credentials that end a session.
+pub const AUTH_FAILURES_MAX: u32 = 3;
+
 /// A message, unless the configuration says otherwise: 25 MiB. RFC 5321 4.5.3.1.7 asks for at least 64 KiB.
 pub const MESSAGE_OCTETS_MAX: u64 = 25 << 20;
 

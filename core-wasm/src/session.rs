@@ -9,9 +9,11 @@ use crate::responses::{self, Template};
 use crate::sequence::{self, State, Verdict};
 use crate::settings::{Settings, Tls};
 use crate::step::{Answer, Config, Event, Next, Order, Reply, Request, Response, Step};
+use auth::Exchange;
 use chunks::Chunk;
 use serde::{Deserialize, Serialize};
 
+mod auth;
 mod chunks;
 mod lookup;
 mod message;
@@ -27,6 +29,12 @@ pub struct Session {
     /// Whether the session is under TLS, or about to be.
     tls: TlsState,
     greeting: Option<Greeting>,
+    /// An AUTH exchange whose next line is the client's.
+    exchange: Option<Exchange>,
+    /// Who the client is, if it has said so.
+    user: Option<String>,
+    /// How often it was wrong about that.
+    failures: u32,
     transaction: Option<Transaction>,
     /// The message, once its octets come.
     reading: Option<Reading>,
@@ -69,6 +77,8 @@ enum Awaiting {
     Store,
     /// Whether a recipient is a user.
     Recipient,
+    /// Whether a password is right.
+    Auth,
 }
 
 /// How far TLS is.
@@ -101,6 +111,9 @@ impl Session {
             settings,
             started: false,
             greeting: None,
+            exchange: None,
+            user: None,
+            failures: 0,
             transaction: None,
             reading: None,
             chunk: None,
@@ -124,6 +137,9 @@ impl Session {
         let first = !std::mem::replace(&mut self.started, true);
         if first && command::is_another_protocol(line) {
             return self.fail(responses::NOT_SMTP);
+        }
+        if let Some(exchange) = self.exchange.take() {
+            return self.on_credentials(exchange, line);
         }
         let line_octets = line.len() + 2;
         // RFC 5321 4.1.1: receivers "SHOULD tolerate trailing white space before the terminating <CRLF>". Spaces and
@@ -175,6 +191,9 @@ impl Session {
     pub fn on_reply(&mut self, reply: &Reply) -> Step {
         let awaiting = self.awaiting.take().expect("a reply is not due");
         match (awaiting, reply) {
+            (Awaiting::Auth, Reply::Authenticated(user)) => self.end_auth(Some(user)),
+            (Awaiting::Auth, Reply::NotAuthenticated) => self.end_auth(None),
+            (Awaiting::Auth, Reply::Unavailable) => self.finish(Respond(responses::AUTH_UNAVAILABLE.plain())),
             (_, Reply::Unavailable) => self.fail(responses::NO_DATABASE),
             (Awaiting::Lookup { verb, begun }, Reply::Mailboxes(page)) => self.list(verb, begun, page),
             (Awaiting::Recipient, Reply::Mailboxes(page)) => self.end_rcpt(page),
@@ -195,13 +214,17 @@ impl Session {
         match event {
             // RFC 3207 4.2: the server "MUST discard any knowledge obtained from the client".
             Event::TlsEstablished => {
-                (self.tls, self.greeting, self.transaction) = (TlsState::Established, None, None);
+                (self.tls, self.greeting, self.transaction, self.user) = (TlsState::Established, None, None, None);
                 Step::nothing(self.read_line())
             }
             Event::LineTooLong => {
                 assert!(!self.is_data_due(), "lines are not read");
                 self.started = true;
-                self.finish_error(None, responses::COMMAND_TOO_LONG)
+                let template = match self.exchange.take() {
+                    Some(_) => responses::AUTH_LINE_TOO_LONG,
+                    None => responses::COMMAND_TOO_LONG,
+                };
+                self.finish_error(None, template)
             }
             Event::IdleTimeout => self.fail(responses::IDLE_TIMEOUT),
             Event::SessionExpired => self.fail(responses::SESSION_EXPIRED),
@@ -244,6 +267,7 @@ impl Session {
             Verb::Ehlo | Verb::Lhlo => return self.greet(argument, true),
             Verb::Helo => return self.greet(argument, false),
             Verb::Starttls => self.start_tls(argument),
+            Verb::Auth => self.auth(argument),
             Verb::Mail => self.mail(argument),
             Verb::Rcpt => self.rcpt(argument),
             Verb::Data if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
@@ -273,7 +297,10 @@ impl Session {
         if !extended {
             return Ok((Respond(name), orders));
         }
-        let keywords = extensions::keywords(&self.settings, self.tls == TlsState::Established);
+        let keywords = {
+            let is_under_tls = self.tls == TlsState::Established;
+            extensions::keywords(&self.settings, is_under_tls, self.offers_auth(), self.offers_lookup())
+        };
         let lines = std::iter::once(name).chain(keywords.iter().map(|k| responses::HELLO.with(k))).collect();
         Ok((RespondLines(lines), orders))
     }
@@ -312,11 +339,19 @@ impl Session {
 
     fn read_line(&self) -> Next {
         // The longest of all commands decides: the host frames a line before anyone knows its verb.
-        Next::ReadLine { octets_max: self.command_octets_max(Verb::Mail) as u32, secret: false }
+        match self.exchange {
+            Some(_) => Next::ReadLine { octets_max: limits::AUTH_LINE_OCTETS_MAX as u32, secret: true },
+            None => Next::ReadLine { octets_max: self.command_octets_max(Verb::Mail) as u32, secret: false },
+        }
     }
 
     fn command_octets_max(&self, verb: Verb) -> usize {
-        let extra = if verb == Verb::Mail && self.is_extended() { limits::MAIL_EXTRA_OCTETS_MAX } else { 0 };
+        let extra = match verb {
+            Verb::Mail if self.is_extended() => limits::MAIL_EXTRA_OCTETS_MAX,
+            // RFC 4954 4: an initial response is as long as a line of the exchange; one that is longer comes in such a line.
+            Verb::Auth if self.is_extended() => limits::MAIL_EXTRA_OCTETS_MAX,
+            _ => 0,
+        };
         limits::COMMAND_OCTETS_MAX + extra
     }
 
@@ -388,5 +423,6 @@ fn path_behind<'a>(argument: &'a str, keyword: &str) -> Option<(Path<'a>, &'a st
 /// Which errors bring a session nearer to its end. A refused recipient beyond the limit is not one: a client
 /// that pipelines more than a hundred would lose the message to all of them.
 fn is_counted(verb: Option<Verb>, code: u16) -> bool {
-    matches!(code, 500..=503 | 530 | 555) || (code == 550 && matches!(verb, Some(Verb::Vrfy | Verb::Expn | Verb::Rcpt)))
+    matches!(code, 500..=504 | 530 | 535 | 538 | 555)
+        || (code == 550 && matches!(verb, Some(Verb::Vrfy | Verb::Expn | Verb::Rcpt)))
 }

@@ -15,6 +15,25 @@ pub(crate) enum Tls {
     On,
 }
 
+/// Whom VRFY and EXPN are answered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    On,
+    /// Those who said who they are.
+    Authenticated,
+    Off,
+}
+
+/// Whether clients may say who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Auth {
+    /// In the clear, too.
+    On,
+    /// Under TLS.
+    Tls,
+    Off,
+}
+
 /// Which recipients mail is accepted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accept {
@@ -41,8 +60,10 @@ pub(crate) struct Settings {
     pub(crate) recipients_max: usize,
     /// `errors-max`: the error that ends the session.
     pub(crate) errors_max: u32,
-    /// `lookup`: whether VRFY and EXPN are answered, `on` or `off`.
-    pub(crate) lookup: bool,
+    /// `lookup`: whether VRFY and EXPN are answered, `on`, `authenticated` or `off`.
+    pub(crate) lookup: Lookup,
+    /// `auth`: whether AUTH is offered, `on`, `tls` or `off`.
+    pub(crate) auth: Auth,
     /// `tls`: `off`, `starttls` when it is offered, `on` when the session is under TLS from its start.
     pub(crate) tls: Tls,
     /// `require-tls`: whether there is no mail without TLS, `on` or `off`.
@@ -71,7 +92,18 @@ impl Settings {
             recipients_max: number("recipients-max", limits::RECIPIENTS_MAX as u64).min(limits::RECIPIENTS_MAX as u64)
                 as usize,
             errors_max: number("errors-max", limits::ERRORS_MAX.into()).min(u32::MAX.into()) as u32,
-            lookup: choice("lookup", get("lookup").unwrap_or("on"), "on", "off"),
+            lookup: match get("lookup").unwrap_or("on") {
+                "on" => Lookup::On,
+                "authenticated" => Lookup::Authenticated,
+                "off" => Lookup::Off,
+                other => panic!("lookup is neither on nor authenticated nor off: {other:?}"),
+            },
+            auth: match get("auth").unwrap_or("off") {
+                "on" => Auth::On,
+                "tls" => Auth::Tls,
+                "off" => Auth::Off,
+                other => panic!("auth is neither on nor tls nor off: {other:?}"),
+            },
             tls: match get("tls").unwrap_or("off") {
                 "off" => Tls::Off,
                 "starttls" => Tls::Offered,

@@ -66,6 +66,13 @@ pub enum Request {
     },
     /// The page behind the one last given.
     NextPage,
+    /// Whether a user has this password.
+    CheckPassword {
+        /// As the client says it.
+        user: String,
+        /// In the clear.
+        password: String,
+    },
     /// Make durable what was appended.
     StoreMessage(Message),
 }
@@ -101,6 +108,10 @@ pub enum Reply {
     OutOfSpace,
     /// The database does not take this message.
     Refused,
+    /// The client is this user.
+    Authenticated(String),
+    /// It is not.
+    NotAuthenticated,
 }
 
 /// What happened that is neither input nor a reply.

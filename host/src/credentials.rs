@@ -2,12 +2,16 @@
 //! kept nowhere.
 
 use crate::store::Credentials;
-use argon2::password_hash::phc::Salt;
-use argon2::{Argon2, PasswordHasher};
+use argon2::password_hash::phc::{PasswordHash, Salt};
+use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// RFC 7677 4 asks for at least 4096; the stored keys are safe behind the same database as the argon2id hash.
 const SCRAM_ITERATIONS: u32 = 15_000;
@@ -39,6 +43,39 @@ fn scram(password: &str, salt: &[u8], iterations: u32) -> String {
     format!("SCRAM-SHA-256${iterations}:{}${}:{}", encode(salt), encode(&stored_key), encode(&server_key))
 }
 
+/// Checks passwords. Hashing one takes as long as it is meant to, so it is done off the threads that serve, and not by more
+/// than half of the processors at a time.
+pub struct Passwords {
+    at_once: Arc<Semaphore>,
+    deadline: Duration,
+}
+
+/// What the password of a user is compared with who is none, so that it takes as long.
+static NOBODY: LazyLock<String> =
+    LazyLock::new(|| from_password("nobody has this one").map_or_else(|_| String::new(), |made| made.password));
+
+impl Passwords {
+    /// For checks within that time.
+    pub fn new(deadline: Duration) -> Passwords {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Passwords { at_once: Arc::new(Semaphore::new(processors.div_ceil(2))), deadline }
+    }
+
+    /// Whether it is the password behind that hash; nothing when there was no time to find out.
+    pub async fn check(&self, password: String, hash: Option<String>) -> Option<bool> {
+        let permit = timeout(self.deadline, self.at_once.clone().acquire_owned()).await.ok()?.ok()?;
+        let check = move || {
+            let _permit = permit;
+            let is_known = hash.is_some();
+            let hash = hash.unwrap_or_else(|| NOBODY.clone());
+            let is_right = PasswordHash::new(&hash)
+                .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
+            is_known && is_right
+        };
+        tokio::task::spawn_blocking(check).await.ok()
+    }
+}
+
 fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
     mac.update(text);
@@ -48,8 +85,6 @@ fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use argon2::PasswordVerifier;
-    use argon2::password_hash::phc::PasswordHash;
 
     #[test]
     fn a_password_verifies_against_its_hash_and_no_other_does() {
@@ -60,6 +95,18 @@ mod tests {
         assert!(Argon2::default().verify_password(b"Pencil", &hash).is_err());
         assert_ne!(from_password("pencil").unwrap().scram, credentials.scram);
         assert!(from_password("").is_err());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_checked_like_somebody() {
+        let passwords = Passwords::new(Duration::from_secs(60));
+        let hash = from_password("pencil").unwrap().password;
+        let check = |password: &str, hash: Option<&String>| passwords.check(password.to_owned(), hash.cloned());
+        assert_eq!(check("pencil", Some(&hash)).await, Some(true));
+        assert_eq!(check("Pencil", Some(&hash)).await, Some(false));
+        assert_eq!(check("pencil", None).await, Some(false));
+        assert_eq!(check("nobody has this one", None).await, Some(false));
+        assert_eq!(check("", Some(&String::new())).await, Some(false));
     }
 
     /// The exchange of RFC 7677 3: its ServerSignature follows from these keys.

@@ -8,6 +8,7 @@ use crate::store::{self, MessageDate, StoreError};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
+use mailcell_core::address::{self, Mailbox};
 use mailcell_core::{MailboxPage, Message, Order, Reply, Request};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -50,6 +51,7 @@ impl Requests {
         let found = match request {
             Request::StoreMessage(message) => return self.store(message).await,
             Request::NextPage => return self.page(),
+            Request::CheckPassword { user, password } => return self.check_password(&user, password).await,
             Request::FindUser { local_part, domain } => {
                 self.shared.store.find_user(&local_part, domain.as_deref()).await
             }
@@ -63,6 +65,39 @@ impl Requests {
             }
             Err(error) => {
                 warn!(%error, "look-up failed");
+                Reply::Unavailable
+            }
+        }
+    }
+
+    async fn check_password(&self, name: &str, password: String) -> Reply {
+        let (local_part, domain) = match Mailbox::parse(name) {
+            Some(mailbox) => (mailbox.local_part, Some(mailbox.domain)),
+            None => (name, None),
+        };
+        let found = self.shared.store.users_named(&address::lookup_name(local_part), domain).await;
+        let mut users = match found {
+            Ok(users) => users,
+            Err(error) => {
+                warn!(%error, "look-up failed");
+                return Reply::Unavailable;
+            }
+        };
+        // Without a domain, a name says who someone is only where one alone has it.
+        let user = users.pop().filter(|_| users.is_empty());
+        let hash = user.as_ref().and_then(|user| user.credentials.as_ref()).map(|made| made.password.clone());
+        match (self.shared.passwords.check(password, hash).await, user) {
+            (Some(true), Some(user)) => {
+                let name = format!("{}@{}", user.username, user.domain);
+                info!(user = name, "authenticated");
+                Reply::Authenticated(name)
+            }
+            (Some(_), _) => {
+                info!(user = %name.escape_debug(), "not authenticated");
+                Reply::NotAuthenticated
+            }
+            (None, _) => {
+                warn!("too many passwords to check");
                 Reply::Unavailable
             }
         }

@@ -4,6 +4,7 @@ use crate::admin;
 use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
 use crate::config::{self, Settings};
 use crate::connection;
+use crate::credentials::Passwords;
 use crate::permits::{self, Cells, Memory, Permits};
 use crate::proxy;
 use crate::record::Recordings;
@@ -102,6 +103,7 @@ impl Server {
             counters: Counters::default(),
             drain: Drain(draining),
             cells: Cells::new(cells_max),
+            passwords: Passwords::new(settings.database_deadline),
             certificates,
             store,
             settings,

@@ -1,6 +1,7 @@
 //! What all sessions of a server share.
 
 use crate::config::{Protocol, Settings, TlsUse};
+use crate::credentials::Passwords;
 use crate::permits::{Cells, Memory};
 use crate::record::Recordings;
 use crate::spool::Spool;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub drain: Drain,
     /// Cells for sessions that are awake.
     pub cells: Cells,
+    /// Who checks passwords.
+    pub passwords: Passwords,
     /// For TLS, if there is any.
     pub certificates: Option<Arc<Certificates>>,
 }

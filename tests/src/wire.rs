@@ -4,6 +4,7 @@ use crate::component::GENERATION;
 use crate::database::Database;
 use crate::tls::Certificate;
 use mailcell::config::{Protocol, Settings, TlsUse};
+use mailcell::credentials;
 use mailcell::server::Server;
 use mailcell::store::{self, MailStore, Options, User};
 use mailcell_conformance::check;
@@ -35,9 +36,13 @@ pub fn why_not(text: &str) -> Option<&'static str> {
     if transcript.turns.iter().any(|turn| is_injected(&turn.effects)) {
         return Some("octets behind STARTTLS");
     }
-    let outcomes: Vec<_> = replies(&transcript).filter(|reply| !matches!(reply, Reply::Mailboxes(_))).collect();
+    let outcomes: Vec<_> = replies(&transcript).filter(|reply| is_of_a_message(reply)).collect();
     let is_alike = outcomes.windows(2).all(|pair| std::mem::discriminant(pair[0]) == std::mem::discriminant(pair[1]));
     (!is_alike).then_some("the database changes its mind")
+}
+
+fn is_of_a_message(reply: &Reply) -> bool {
+    !matches!(reply, Reply::Mailboxes(_) | Reply::Authenticated(_) | Reply::NotAuthenticated)
 }
 
 /// Runs a transcript in three cuts.
@@ -95,6 +100,12 @@ fn users(transcript: &Transcript) -> Vec<User> {
     let mut group = None;
     let effects = transcript.effects();
     for (turn, before) in transcript.turns.iter().zip(&effects) {
+        if let (Input::Reply(Reply::Authenticated(name)), Some(Effect::Request(request))) = (&turn.input, before.last())
+        {
+            let password = request.rsplit_once(' ').map_or("", |(_, password)| password);
+            let credentials = credentials::from_password(password).expect("it is a password");
+            user_of(&mut users, name).credentials = Some(credentials);
+        }
         let Input::Reply(Reply::Mailboxes(page)) = &turn.input else { continue };
         if let Some(Effect::Request(request)) = before.last() {
             match request.split_once(' ') {
@@ -105,22 +116,28 @@ fn users(transcript: &Transcript) -> Vec<User> {
             }
         }
         for mailbox in &page.mailboxes {
-            let (username, domain) = mailbox.rsplit_once('@').expect("a mailbox has an @");
-            let user: &mut User = users.entry(mailbox.clone()).or_insert_with(|| User {
-                username: username.to_owned(),
-                domain: domain.to_owned(),
-                group: None,
-                credentials: None,
-            });
+            let user = user_of(&mut users, mailbox);
             user.group = group.clone().or(user.group.take());
         }
     }
     users.into_values().collect()
 }
 
+fn user_of<'a>(users: &'a mut BTreeMap<String, User>, mailbox: &str) -> &'a mut User {
+    let (username, domain) = mailbox.rsplit_once('@').expect("a mailbox has an @");
+    users.entry(mailbox.to_owned()).or_insert_with(|| User {
+        username: username.to_owned(),
+        domain: domain.to_owned(),
+        group: None,
+        credentials: None,
+    })
+}
+
 fn settings(transcript: &Transcript, certificate: Option<&Certificate>) -> Settings {
     let mut settings = Settings { listen: vec!["127.0.0.1:0".parse().expect("an address")], ..Settings::default() };
     settings.connections = 32;
+    // As a core has it that is told nothing.
+    settings.auth = "off".to_owned();
     settings.control = None;
     for (key, value) in &transcript.config {
         let number = || value.parse::<u64>().expect("a number");
@@ -134,7 +151,8 @@ fn settings(transcript: &Transcript, certificate: Option<&Certificate>) -> Setti
             "protocol" => {}
             "accept" => settings.accept = value.clone(),
             "domains" => settings.domains = value.split(',').map(str::to_owned).collect(),
-            "lookup" => settings.lookup = value == "on",
+            "lookup" => settings.lookup = value.clone(),
+            "auth" => settings.auth = value.clone(),
             "tls" if value == "on" => settings.listen[0].tls = Some(TlsUse::Implicit),
             "tls" => settings.listen[0].tls = settings.listen[0].tls.or(Some(TlsUse::Offered)),
             "require-tls" => settings.listen[0].tls = Some(TlsUse::Required),

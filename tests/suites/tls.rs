@@ -60,6 +60,13 @@ impl Setup {
         finished.text()
     }
 
+    fn add_user(&self, mailbox: &str, password: &str) {
+        let database = format!("sqlite:{}", self.directory.path().join("mail.db").display());
+        let arguments = ["user", "add", mailbox, "--password-stdin", "--database", &database];
+        let finished = run(command(Path::new(PROGRAM), &arguments), password.as_bytes());
+        assert!(finished.status.success(), "{}", finished.stderr);
+    }
+
     /// A session under TLS by STARTTLS, greeted.
     async fn secure(&self) -> Client<TlsStream<TcpStream>> {
         let mut clear = Client::connect(self.server.address).await;
@@ -172,6 +179,44 @@ fn python() {
 }
 
 #[test]
+fn clients_say_who_they_are() {
+    let setup = setup(&["--lookup", "authenticated"]);
+    setup.add_user("ann@mx.test", "secret");
+    let port = setup.server.address.port().to_string();
+    for mechanism in ["PLAIN", "LOGIN"] {
+        let arguments = ["--server", "127.0.0.1", "--port", &port, "--helo", "client.test", "--tls"];
+        let auth = ["--auth", mechanism, "--auth-user", "ann@mx.test", "--auth-password", "secret"];
+        let envelope = ["--from", "ann@mx.test", "--to", "bob@mx.test", "--body", "Hello"];
+        let log = setup.send("swaks", &[&arguments[..], &auth, &envelope].concat(), b"");
+        assert!(log.contains("235 2.7.0 Authentication successful"), "{log}");
+    }
+    let script = "import smtplib, ssl, sys\n\
+        context = ssl.create_default_context(cafile=sys.argv[2])\n\
+        context.check_hostname = False\n\
+        with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.test', timeout=30) as smtp:\n\
+        \x20   smtp.ehlo()\n\
+        \x20   assert not smtp.has_extn('auth')\n\
+        \x20   smtp.starttls(context=context)\n\
+        \x20   smtp.ehlo()\n\
+        \x20   assert smtp.verify('ann')[0] == 252\n\
+        \x20   for user, password in (('ann@mx.test', 'wrong'), ('eve@mx.test', 'secret')):\n\
+        \x20       try:\n\
+        \x20           smtp.login(user, password)\n\
+        \x20           assert False, user\n\
+        \x20       except (smtplib.SMTPAuthenticationError, smtplib.SMTPServerDisconnected):\n\
+        \x20           pass # It tries each mechanism, and the third mistake ends the session.\n\
+        with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.test', timeout=30) as smtp:\n\
+        \x20   smtp.starttls(context=context)\n\
+        \x20   smtp.login('ann', 'secret')\n\
+        \x20   assert smtp.verify('ann')[0] == 250\n\
+        \x20   smtp.sendmail('ann@mx.test', ['bob@mx.test'], 'Subject: three\\r\\n\\r\\nHello\\r\\n')\n";
+    setup.send("python3", &["-c", script, &port, setup.certificate.certificate.to_str().unwrap()], b"");
+    let messages = setup.messages();
+    assert_eq!(messages.len(), 3);
+    assert!(messages.iter().all(|message| message.contains("with ESMTPSA id")), "{messages:?}");
+}
+
+#[test]
 fn openssl_and_no_weak_protocol_or_cipher() {
     let setup = setup(&[]);
     let (address, implicit) = (setup.server.address.to_string(), setup.implicit.to_string());
@@ -249,7 +294,12 @@ async fn sessions_under_tls_hibernate_and_move_to_another_core() {
     let setup = setup(&["--hibernate-after", "100ms"]);
     let file = setup.directory.path().join("variant.wasm");
     std::fs::write(&file, cores::variant()).unwrap();
+    setup.add_user("ann@mx.test", "secret");
     let (mut asleep, mut in_data) = (setup.secure().await, setup.secure().await);
+    // Somebody who is known, and somebody who is about to be.
+    let (mut known, mut knocking) = (setup.secure().await, setup.secure().await);
+    known.say("AUTH PLAIN AGFubkBteC50ZXN0AHNlY3JldA==", "235").await;
+    knocking.say("AUTH LOGIN YW5uQG14LnRlc3Q=", "334").await;
     in_data.begin_message().await;
     in_data.send("Subject: half\r\n\r\none\r\n").await;
     let mut in_chunk = setup.secure().await;
@@ -272,6 +322,8 @@ async fn sessions_under_tls_hibernate_and_move_to_another_core() {
     in_chunk.say("MAIL FROM:<ann@client.test>", "250").await;
     in_chunk.say("RCPT TO:<bob@mx.test>", "250").await;
     in_chunk.say("BDAT 4 LAST\r\nhi", "250").await;
+    known.say("AUTH PLAIN", "503").await;
+    knocking.say("c2VjcmV0", "235").await;
     // Still under TLS, as both cores know.
     asleep.say("STARTTLS", "503").await;
     asleep.begin_message().await;

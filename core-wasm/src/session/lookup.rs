@@ -4,14 +4,24 @@ use super::{Awaiting, Outcome, Session};
 use crate::address::{self, Mailbox};
 use crate::command::Verb;
 use crate::responses::{self, Template};
+use crate::settings::Lookup;
 use crate::step::{MailboxPage, Request, Step};
 
 impl Session {
+    /// Whether look-ups are answered as things are.
+    pub(super) fn offers_lookup(&self) -> bool {
+        match self.settings.lookup {
+            Lookup::On => true,
+            Lookup::Authenticated => self.user.is_some(),
+            Lookup::Off => false,
+        }
+    }
+
     pub(super) fn look_up(&mut self, verb: Verb, argument: &str) -> Result<Outcome, Template> {
         if argument.is_empty() {
             return Err(responses::BAD_ARGUMENT);
         }
-        if !self.settings.lookup {
+        if !self.offers_lookup() {
             return Ok(Outcome::Respond(responses::LOOKUP_OFF.plain()));
         }
         let request = match verb {

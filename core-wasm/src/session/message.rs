@@ -69,12 +69,16 @@ impl Session {
 
     /// RFC 3848: the names for `with` in trace lines.
     fn protocol(&self, is_extended: bool) -> &'static str {
-        match (self.settings.lmtp, is_extended, self.tls) {
-            (true, _, TlsState::Established) => "LMTPS",
-            (true, ..) => "LMTP",
-            (false, true, TlsState::Established) => "ESMTPS",
-            (false, true, _) => "ESMTP",
-            (false, false, _) => "SMTP",
+        match (self.settings.lmtp, is_extended, self.tls == TlsState::Established, self.user.is_some()) {
+            (true, _, true, true) => "LMTPSA",
+            (true, _, true, false) => "LMTPS",
+            (true, _, false, true) => "LMTPA",
+            (true, _, false, false) => "LMTP",
+            (false, true, true, true) => "ESMTPSA",
+            (false, true, true, false) => "ESMTPS",
+            (false, true, false, true) => "ESMTPA",
+            (false, true, false, false) => "ESMTP",
+            (false, false, ..) => "SMTP",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A session as a [`Core`], and as bytes and back: everything but the settings, in the order of [`State`], written by
 //! postcard.
 
+use super::auth::Exchange;
 use super::chunks::Chunk;
 use super::{Awaiting, Greeting, Session, TlsState, Transaction};
 use crate::limits;
@@ -19,6 +20,9 @@ struct State<'a> {
     started: bool,
     tls: TlsState,
     greeting: Cow<'a, Option<Greeting>>,
+    exchange: Cow<'a, Option<Exchange>>,
+    user: Cow<'a, Option<String>>,
+    failures: u32,
     transaction: Cow<'a, Option<Transaction>>,
     reading: Cow<'a, Option<Reading>>,
     chunk: Option<Chunk>,
@@ -66,6 +70,9 @@ impl Session {
             started: self.started,
             tls: self.tls,
             greeting: Cow::Borrowed(&self.greeting),
+            exchange: Cow::Borrowed(&self.exchange),
+            user: Cow::Borrowed(&self.user),
+            failures: self.failures,
             transaction: Cow::Borrowed(&self.transaction),
             reading: Cow::Borrowed(&self.reading),
             chunk: self.chunk,
@@ -85,6 +92,9 @@ impl Session {
             started: state.started,
             tls: state.tls,
             greeting: state.greeting.into_owned(),
+            exchange: state.exchange.into_owned(),
+            user: state.user.into_owned(),
+            failures: state.failures,
             transaction: state.transaction.into_owned(),
             reading: state.reading.into_owned(),
             chunk: state.chunk,
@@ -123,6 +133,10 @@ impl Session {
                 "a question about no recipient",
             ),
             (self.answers as usize > limits::RECIPIENTS_MAX, "too many answers"),
+            (
+                self.exchange.is_some() && (self.is_data_due() || self.awaiting.is_some() || self.greeting.is_none()),
+                "credentials and something else at once",
+            ),
             (recipients.count() > limits::RECIPIENTS_MAX, "too many recipients"),
             (!texts.all(is_text), "a name that no command brings"),
             (self.reading.as_ref().is_some_and(|reading| !reading.content().is_bounded()), "a field that is too long"),
@@ -149,20 +163,20 @@ mod tests {
 
     /// A session in each kind of state, and its bytes in this layout.
     const STATES: [(&str, &str); 6] = [
-        ("", "000000000000000000"),
-        ("XYZZY\r\n", "010000000000000001"),
-        ("EHLO c.test\r\n", "01000106632e7465737401000000000000"),
+        ("", "000000000000000000000000"),
+        ("XYZZY\r\n", "010000000000000000000001"),
+        ("EHLO c.test\r\n", "01000106632e7465737401000000000000000000"),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nVRFY bob\r\n",
-            "01000106632e74657374010103614062010363406400000000010009000000",
+            "01000106632e7465737401000000010361406201036340640000000001000a000000",
         ),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 9 LAST\r\nDa",
-            "01000106632e74657374010103614062010363406400000101000200000102020244610000020000000109070100000000",
+            "01000106632e74657374010000000103614062010363406400000101000200000102020244610000020000000109070100000000",
         ),
         (
             "HELO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: hi\r\nDa",
-            "01000106632e74657374000100010363406400000100030200000100020002446101052068690d0a000f0d000000000000",
+            "01000106632e74657374000000000100010363406400000100030200000100020002446101052068690d0a000f0d000000000000",
         ),
     ];
 
@@ -217,9 +231,12 @@ mod tests {
         ] {
             assert!(refusal(change).ends_with(why), "{why}: {}", refusal(change));
         }
-        for octets in
-            [&b""[..], b"\x00\x00\x00\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", &[0xff; 40]]
-        {
+        for octets in [
+            &b""[..],
+            b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+            b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+            &[0xff; 40],
+        ] {
             assert!(Session::restore(&[], SCHEMA, octets).is_err(), "{octets:?}");
         }
         assert_eq!(Session::restore(&[], 1, &[]).err().unwrap(), "layout 1 is not known");

@@ -136,6 +136,8 @@ fn to_wit(reply: &Reply) -> wit::Reply {
         Reply::Unavailable => wit::Reply::Unavailable,
         Reply::OutOfSpace => wit::Reply::OutOfSpace,
         Reply::Refused => wit::Reply::Refused,
+        Reply::Authenticated(user) => wit::Reply::Authenticated(user.clone()),
+        Reply::NotAuthenticated => wit::Reply::NotAuthenticated,
     }
 }
 

@@ -81,6 +81,10 @@ impl mail_store::Host for CellState {
         self.ask(Request::NextPage);
     }
 
+    fn check_password(&mut self, user: String, password: String) {
+        self.ask(Request::CheckPassword { user, password });
+    }
+
     fn store_message(&mut self, message: mail_store::Message) {
         self.ask(Request::StoreMessage(Message {
             mail_from: message.mail_from,

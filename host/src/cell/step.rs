@@ -97,7 +97,8 @@ impl Checker {
             }
             Input::Reply(reply) => {
                 self.page_due = matches!(&**reply, Reply::Mailboxes(page) if page.more);
-                self.may_end_message = !matches!(**reply, Reply::Mailboxes(_));
+                self.may_end_message =
+                    matches!(**reply, Reply::Stored(_) | Reply::OutOfSpace | Reply::Refused | Reply::Unavailable);
             }
             // An empty chunk may be the last one.
             Input::Line(line) => {
@@ -226,6 +227,7 @@ impl Checker {
                 domain.iter().try_for_each(|domain| check_name(domain))?;
             }
             Request::ExpandGroup { name } => check_name(name)?,
+            Request::CheckPassword { user, .. } => check_name(user)?,
             Request::NextPage if !self.page_due => return Err("a request for a page behind the last one"),
             Request::NextPage => {}
         }

@@ -133,9 +133,12 @@ settings! {
     Server "domains" "DOMAIN" "[]"
         "The domains of this server, for accept; without them accept=users takes users of every domain."
         |s, texts| s.domains = texts.iter().map(|text| domain(text)).collect::<Result<_, _>>()?;
-    Server "lookup" "on|off" "\"on\""
-        "Whether VRFY and EXPN are answered."
-        |s, texts| s.lookup = choice(one(texts)?, "on", "off", "expected on or off")?;
+    Server "auth" "tls|on|off" "\"tls\""
+        "Whether clients may say who they are by AUTH: under TLS, in the clear too, or never."
+        |s, texts| s.auth = one_of(one(texts)?, &["tls", "on", "off"], "expected tls, on or off")?;
+    Server "lookup" "on|authenticated|off" "\"on\""
+        "Whether VRFY and EXPN are answered: to everyone, to those who said who they are, or to nobody."
+        |s, texts| s.lookup = one_of(one(texts)?, &["on", "authenticated", "off"], "expected on, authenticated or off")?;
     Server "bare-newlines" "refuse|keep" "\"refuse\""
         "What becomes of a message with a bare CR, a bare LF or a NUL: it is refused, or stored as it came."
         |s, texts| s.keep_bare_newlines = choice(one(texts)?, "keep", "refuse", "expected refuse or keep")?;

@@ -4,6 +4,8 @@
 //! Of command lines, only what is known to be harmless stays: verbs, domains, paths, names that are looked up. Everything
 //! else may be a password that a client sends blindly, or a message whose DATA was refused.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use mailcell_conformance::transcript::Input;
 use mailcell_core::command::Verb;
 
@@ -32,7 +34,7 @@ pub fn mask_inputs(told: Vec<(Input, Kind)>, with_content: bool) -> Vec<Input> {
         if let Input::Client(octets) = &mut input {
             match kind {
                 Kind::Line => is_sensitive = mask_command(octets, is_sensitive),
-                Kind::Secret => octets.iter_mut().for_each(mask_secret),
+                Kind::Secret => mask_credentials(octets),
                 Kind::Data if with_content => is_sensitive = false,
                 Kind::Data => {
                     is_sensitive = false;
@@ -64,7 +66,8 @@ fn mask_command(line: &mut [u8], is_sensitive: bool) -> bool {
         // The mechanism stays.
         let behind =
             rest.iter().skip(1).position(|octet| matches!(octet, b' ' | b'\t')).map_or(rest.len(), |at| at + 1);
-        rest[behind..].iter_mut().for_each(mask_secret);
+        let initial = behind + rest[behind..].iter().take_while(|octet| matches!(octet, b' ' | b'\t')).count();
+        mask_credentials(&mut rest[initial..]);
     } else if !verb.is_some_and(|verb| is_harmless(verb, rest.trim_ascii())) {
         rest.iter_mut().for_each(mask_secret);
     }
@@ -101,6 +104,20 @@ fn mask_message(data: &mut [u8]) {
                 _ => {}
             }
         }
+    }
+}
+
+/// Masks credentials so that they are such ones still, of the same form and length, where they are in base64.
+fn mask_credentials(line: &mut [u8]) {
+    let end = line.iter().position(|octet| matches!(octet, b'\r' | b'\n')).unwrap_or(line.len());
+    match STANDARD.decode(&line[..end]) {
+        Ok(mut decoded) if end > 0 => {
+            decoded.iter_mut().filter(|octet| **octet != 0).for_each(|octet| *octet = b'x');
+            line[..end].copy_from_slice(STANDARD.encode(decoded).as_bytes());
+        }
+        // A cancelled exchange tells nothing.
+        _ if &line[..end] == b"*" => {}
+        _ => line.iter_mut().for_each(mask_secret),
     }
 }
 
@@ -150,7 +167,7 @@ mod tests {
     #[test]
     fn credentials_are_masked_wherever_they_are() {
         check(&[
-            ("AUTH PLAIN AGFubgBzZWNyZXQ=", "AUTH PLAIN xxxxxxxxxxxxxxxx"),
+            ("AUTH PLAIN AGFubgBzZWNyZXQ=", "AUTH PLAIN AHh4eAB4eHh4eHg="),
             ("auth\tlogin x y", "auth\\tlogin x x"),
         ]);
         check(&[
@@ -162,6 +179,7 @@ mod tests {
         ]);
         check(&[("NOOP password", "NOOP xxxxxxxx"), ("Authorization: Basic QQ==", "xxxxxxxxxxxxxx xxxxx xxxx")]);
         assert_eq!(masked(&[("pa55 w\r\n", Kind::Secret)]), ["xxxx x"]);
+        assert_eq!(masked(&[("c2VjcmV0\r\n", Kind::Secret)]), ["eHh4eHh4"]);
     }
 
     #[test]

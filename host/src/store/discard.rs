@@ -18,6 +18,10 @@ impl MailStore for Discard {
         Ok(Vec::new())
     }
 
+    async fn users_named(&self, _local_part: &str, _domain: Option<&str>) -> Result<Vec<User>> {
+        Ok(Vec::new())
+    }
+
     async fn expand_group(&self, _name: &str) -> Result<Vec<String>> {
         Ok(Vec::new())
     }

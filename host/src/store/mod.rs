@@ -215,6 +215,8 @@ pub struct Group {
 pub trait MailStore: Send + Sync + 'static {
     /// The mailboxes `local-part@domain` of a user, ordered by domain; of every domain if none is given.
     async fn find_user(&self, local_part: &str, domain: Option<&str>) -> Result<Vec<String>>;
+    /// The users of that name with their credentials, at most two; of every domain if none is given.
+    async fn users_named(&self, local_part: &str, domain: Option<&str>) -> Result<Vec<User>>;
     /// The mailboxes of a mailing group, ordered by user name and domain; empty when there is none.
     async fn expand_group(&self, name: &str) -> Result<Vec<String>>;
     /// Makes a message durable. The same id twice is stored once.

@@ -135,6 +135,14 @@ impl MailStore for MysqlStore {
         rows.into_iter().map(user_mailbox).collect()
     }
 
+    async fn users_named(&self, local_part: &str, domain: Option<&str>) -> Result<Vec<User>> {
+        let sql = "SELECT username, domain, mailgroup, password, scram FROM users
+                   WHERE username = ? AND domain = COALESCE(?, domain) ORDER BY domain LIMIT 2";
+        let domain = domain.map(str::to_ascii_lowercase);
+        let rows = self.pool.rows(sql, vec![local_part.to_ascii_lowercase().into(), domain.into()]).await?;
+        rows.into_iter().map(user).collect()
+    }
+
     async fn expand_group(&self, name: &str) -> Result<Vec<String>> {
         let sql = "SELECT username, domain FROM users WHERE mailgroup = ? ORDER BY username, domain";
         let rows = self.pool.rows(sql, vec![name.to_ascii_lowercase().into()]).await?;

@@ -188,6 +188,16 @@ impl MailStore for SqliteStore {
         .await
     }
 
+    async fn users_named(&self, local_part: &str, domain: Option<&str>) -> Result<Vec<User>> {
+        let (local_part, domain) = (local_part.to_ascii_lowercase(), domain.map(str::to_ascii_lowercase));
+        self.read(move |connection| {
+            let sql = "SELECT username, domain, mailgroup, password, scram FROM users
+                       WHERE username = ?1 AND domain = coalesce(?2, domain) ORDER BY domain LIMIT 2";
+            rows(connection, sql, params![local_part, domain], user)
+        })
+        .await
+    }
+
     async fn expand_group(&self, name: &str) -> Result<Vec<String>> {
         let name = name.to_ascii_lowercase();
         self.read(move |connection| {

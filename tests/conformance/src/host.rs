@@ -342,6 +342,9 @@ pub fn write_request(request: &Request) -> String {
         Request::FindUser { local_part, domain: None } => format!("find-user {local_part}"),
         Request::ExpandGroup { name } => format!("expand-group {name}"),
         Request::NextPage => "next-page".into(),
+        Request::CheckPassword { user, password } => {
+            format!("check-password {} {}", escape::encode(user.as_bytes()), escape::encode(password.as_bytes()))
+        }
         Request::StoreMessage(message) => write_message(message),
     }
 }

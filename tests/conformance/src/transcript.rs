@@ -25,7 +25,7 @@
 //! | `M:` | a line of the message that the next `Q: store-message` is about |
 //! | `Q:` | a request of the core, as [`crate::host::write_request`] writes it |
 //! | `A:` | the reply: `user MAILBOX` (a line each, `more` behind them if another page follows), `none`, `stored ID`, |
-//! | | `unavailable`, `out-of-space`, `refused` |
+//! | | `unavailable`, `out-of-space`, `refused`, `authenticated USER`, `not-authenticated` |
 //!
 //! [`crate::escape`] says how octets and repetition are written in `C:`, `S:`, `M:` and `A: user` lines. A recorded session is such a
 //! file too. What a session does that no transcript can expect (a trap, a step that breaks the contract) is shown as `!:`.
@@ -335,6 +335,8 @@ fn parse_reply(word: (&str, &str)) -> Result<Reply, String> {
         ("unavailable", "") => Reply::Unavailable,
         ("out-of-space", "") => Reply::OutOfSpace,
         ("refused", "") => Reply::Refused,
+        ("authenticated", user) if !user.is_empty() => Reply::Authenticated(user.to_owned()),
+        ("not-authenticated", "") => Reply::NotAuthenticated,
         (word, _) => return Err(format!("no such reply: {word:?}")),
     })
 }
@@ -350,6 +352,8 @@ fn write_reply(reply: &Reply) -> Vec<String> {
         Reply::Unavailable => vec!["A: unavailable".to_owned()],
         Reply::OutOfSpace => vec!["A: out-of-space".to_owned()],
         Reply::Refused => vec!["A: refused".to_owned()],
+        Reply::Authenticated(user) => vec![format!("A: authenticated {user}")],
+        Reply::NotAuthenticated => vec!["A: not-authenticated".to_owned()],
     }
 }
 

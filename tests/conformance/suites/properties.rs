@@ -40,6 +40,10 @@ fn answer(host: &mut ScriptedHost, pages_left: &mut u32) {
                     _ => mailboxes(&[], false),
                 }
             }
+            Request::CheckPassword { user, .. } => match user.len() % 2 {
+                0 => Reply::Authenticated(user.clone()),
+                _ => Reply::NotAuthenticated,
+            },
             Request::NextPage => {
                 *pages_left -= 1;
                 mailboxes(&["zoe@mx.test"], *pages_left > 0)

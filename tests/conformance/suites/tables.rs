@@ -17,6 +17,7 @@ const EXPECTED: &str = "
     EHLO     250 Ready   250 Ready   250 Ready       250 Ready 250 Ready
     LHLO     500 Start   500 Ready   500 Sender      500 Recipients  500 Chunks
     STARTTLS 503 Start   502 Ready   503 Sender      503 Recipients 503 Chunks
+    AUTH     503 Start   502 Ready   503 Sender      503 Recipients  503 Chunks
     MAIL     503 Start   250 Sender  503 Sender      503 Recipients 503 Chunks
     RCPT     503 Start   503 Ready   250 Recipients  250 Recipients 503 Chunks
     DATA     503 Start   503 Ready   503 Sender      250 Ready 503 Chunks

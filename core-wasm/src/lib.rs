@@ -20,6 +20,7 @@
 //! | `session` | the session: check, parse, carry out |
 //! | `session/auth` | AUTH |
 //! | `session/chunks` | BDAT |
+//! | `session/hello` | how a session begins: HELO, EHLO, LHLO, STARTTLS |
 //! | `session/lookup` | VRFY and EXPN |
 //! | `session/message` | the end of a message |
 //! | `session/recipient` | RCPT: whom mail is accepted for |

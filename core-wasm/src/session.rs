@@ -1,6 +1,6 @@
 //! A session: each event is checked, parsed and carried out, and gives one step.
 
-use crate::address::{self, Path};
+use crate::address::Path;
 use crate::command::{self, Verb};
 use crate::extensions;
 use crate::limits;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 mod auth;
 mod chunks;
+mod hello;
 mod lookup;
 mod message;
 mod recipient;
@@ -250,7 +251,7 @@ impl Session {
     }
 
     fn check(&self, verb: Verb) -> Result<(), Template> {
-        // RFC 3207 4: "any command other than NOOP, EHLO, STARTTLS, or QUIT".
+        // RFC 3207 4: every command other than NOOP, EHLO, STARTTLS and QUIT.
         let is_free = matches!(verb, Verb::Noop | Verb::Ehlo | Verb::Lhlo | Verb::Starttls | Verb::Quit);
         if self.settings.require_tls && self.tls != TlsState::Established && !is_free {
             return Err(responses::TLS_REQUIRED);
@@ -271,7 +272,7 @@ impl Session {
             Verb::Mail => self.mail(argument),
             Verb::Rcpt => self.rcpt(argument),
             Verb::Data if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
-            // RFC 3030 3: "DATA ... cannot be used with" BINARYMIME.
+            // RFC 3030 3: a binary message cannot come by DATA.
             Verb::Data if self.is_binary() => Err(responses::BINARY_NEEDS_BDAT),
             Verb::Data => Ok(ReadData(responses::SEND_DATA.plain())),
             Verb::Rset | Verb::Noop | Verb::Quit if !argument.is_empty() => Err(responses::NO_ARGUMENT_TAKEN),
@@ -284,37 +285,6 @@ impl Session {
             Verb::Bdat => unreachable!("its octets are read whatever becomes of it"),
         };
         Ok((outcome?, Vec::new()))
-    }
-
-    fn greet(&mut self, argument: &str, extended: bool) -> Result<(Outcome, Vec<Order>), Template> {
-        if !address::is_domain_or_literal(argument) {
-            return Err(responses::HELLO_BAD_DOMAIN);
-        }
-        self.greeting = Some(Greeting { client_name: argument.to_owned(), extended });
-        // RFC 5321 4.1.4: a further EHLO clears everything "exactly as if a RSET command had been issued".
-        let orders = self.forget_message();
-        let name = responses::HELLO.with(&self.settings.name);
-        if !extended {
-            return Ok((Respond(name), orders));
-        }
-        let keywords = {
-            let is_under_tls = self.tls == TlsState::Established;
-            extensions::keywords(&self.settings, is_under_tls, self.offers_auth(), self.offers_lookup())
-        };
-        let lines = std::iter::once(name).chain(keywords.iter().map(|k| responses::HELLO.with(k))).collect();
-        Ok((RespondLines(lines), orders))
-    }
-
-    /// RFC 3207.
-    fn start_tls(&mut self, argument: &str) -> Result<Outcome, Template> {
-        match self.tls {
-            TlsState::Established => Err(responses::TLS_ALREADY),
-            _ if self.settings.tls != Tls::Offered => Err(responses::NOT_IMPLEMENTED),
-            _ if !self.is_extended() => Err(responses::SEND_EHLO_FIRST),
-            // RFC 3207 4: "501 Syntax error (no parameters allowed)".
-            _ if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
-            _ => Ok(StartTls(responses::START_TLS.plain())),
-        }
     }
 
     fn mail(&mut self, argument: &str) -> Result<Outcome, Template> {
@@ -347,9 +317,8 @@ impl Session {
 
     fn command_octets_max(&self, verb: Verb) -> usize {
         let extra = match verb {
-            Verb::Mail if self.is_extended() => limits::MAIL_EXTRA_OCTETS_MAX,
-            // RFC 4954 4: an initial response is as long as a line of the exchange; one that is longer comes in such a line.
-            Verb::Auth if self.is_extended() => limits::MAIL_EXTRA_OCTETS_MAX,
+            // RFC 4954 4: what is longer than a command may be comes in a line of the exchange.
+            Verb::Mail | Verb::Auth if self.is_extended() => limits::MAIL_EXTRA_OCTETS_MAX,
             _ => 0,
         };
         limits::COMMAND_OCTETS_MAX + extra

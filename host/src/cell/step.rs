@@ -2,6 +2,7 @@
 
 use super::bindings::exports::mailcell::smtp::session as wit;
 use super::limits;
+use crate::credentials::PASSWORD_OCTETS_MAX;
 use mailcell_core::{Due, Input, Message, Next, Order, Reply, Request, Response, Step};
 
 /// A step that was checked.
@@ -227,6 +228,9 @@ impl Checker {
                 domain.iter().try_for_each(|domain| check_name(domain))?;
             }
             Request::ExpandGroup { name } => check_name(name)?,
+            Request::CheckPassword { password, .. } if password.len() > PASSWORD_OCTETS_MAX => {
+                return Err("a password that is too long");
+            }
             Request::CheckPassword { user, .. } => check_name(user)?,
             Request::NextPage if !self.page_due => return Err("a request for a page behind the last one"),
             Request::NextPage => {}

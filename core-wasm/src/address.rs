@@ -1,4 +1,6 @@
-//! Paths, mailboxes and domains of RFC 5321 4.1.2 and 4.1.3. The grammar stands above each function.
+//! Paths, mailboxes and domains of RFC 5321 4.1.2 and 4.1.3, as RFC 6531 3.3 extends them. The grammar stands above each
+//! function. Whether what is not ASCII is allowed where a text stands is for the caller to say; control characters, also those
+//! of Unicode, never are.
 //!
 //! The functions that end in `_octets` tell how many octets at the start of a text are of that form; `None` is none.
 
@@ -36,6 +38,9 @@ impl<'a> Path<'a> {
     /// At-domain    = "@" Domain
     /// ```
     pub fn parse_prefix(text: &'a str) -> Option<(Path<'a>, &'a str)> {
+        if !is_printable(text) {
+            return None;
+        }
         if let Some(rest) = text.strip_prefix("<>") {
             return Some((Path::Null, rest));
         }
@@ -72,7 +77,7 @@ impl<'a> Mailbox<'a> {
     /// Mailbox = Local-part "@" ( Domain / address-literal )
     /// ```
     pub fn parse(text: &'a str) -> Option<Mailbox<'a>> {
-        (mailbox_octets(text)? == text.len()).then(|| split(text))
+        (is_printable(text) && mailbox_octets(text)? == text.len()).then(|| split(text))
     }
 }
 
@@ -101,14 +106,24 @@ fn skip_route(text: &str) -> Option<&str> {
     }
 }
 
-/// Whether a text is the argument that HELO and EHLO take: `Domain / address-literal`.
+/// Whether a text is without control characters.
+pub fn is_printable(text: &str) -> bool {
+    text.bytes().all(|b| (0x20..0x7f).contains(&b)) || !text.chars().any(char::is_control)
+}
+
+/// Whether a text is the argument that HELO and EHLO take, which is ASCII (RFC 6531 3.7.1): `Domain / address-literal`.
 pub fn is_domain_or_literal(text: &str) -> bool {
-    text.len() <= DOMAIN_OCTETS_MAX && domain_or_literal_octets(text) == Some(text.len())
+    text.is_ascii() && is_mailbox_domain(text)
+}
+
+/// Whether a text is what stands behind the `@` of a mailbox.
+pub fn is_mailbox_domain(text: &str) -> bool {
+    is_printable(text) && text.len() <= DOMAIN_OCTETS_MAX && domain_or_literal_octets(text) == Some(text.len())
 }
 
 /// Whether a text is a local part: `Local-part = Dot-string / Quoted-string`.
 pub fn is_local_part(text: &str) -> bool {
-    text.len() <= LOCAL_PART_OCTETS_MAX && local_part_octets(text) == Some(text.len())
+    is_printable(text) && text.len() <= LOCAL_PART_OCTETS_MAX && local_part_octets(text) == Some(text.len())
 }
 
 fn local_part_octets(text: &str) -> Option<usize> {
@@ -118,21 +133,22 @@ fn local_part_octets(text: &str) -> Option<usize> {
 /// ```text
 /// Dot-string = Atom *("." Atom)
 /// Atom       = 1*atext
-/// atext      = ALPHA / DIGIT / any of !#$%&'*+-/=?^_`{|}~       ; RFC 5322 3.2.3
+/// atext      = ALPHA / DIGIT / any of !#$%&'*+-/=?^_`{|}~ / UTF8-non-ascii       ; RFC 5322 3.2.3, RFC 6531 3.3
 /// ```
 fn dot_string_octets(text: &str) -> Option<usize> {
-    let is_atext = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(b);
+    let is_atext = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(b) || !b.is_ascii();
     dotted_octets(text, |label| label.bytes().take_while(is_atext).count())
 }
 
 /// ```text
 /// Domain     = sub-domain *("." sub-domain)
-/// sub-domain = Let-dig [Ldh-str]
+/// sub-domain = Let-dig [Ldh-str] / U-label                        ; a U-label is not ASCII: RFC 6531 3.3
 /// Ldh-str    = *( ALPHA / DIGIT / "-" ) Let-dig
 /// ```
 fn domain_octets(text: &str) -> Option<usize> {
     dotted_octets(text, |label| {
-        let octets = label.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'-').count();
+        let is_of_label = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-' || !b.is_ascii();
+        let octets = label.bytes().take_while(is_of_label).count();
         if label[..octets].starts_with('-') || label[..octets].ends_with('-') { 0 } else { octets }
     })
 }
@@ -155,7 +171,7 @@ fn dotted_octets(text: &str, label_octets: impl Fn(&str) -> usize) -> Option<usi
 /// ```text
 /// Quoted-string  = DQUOTE *QcontentSMTP DQUOTE
 /// QcontentSMTP   = qtextSMTP / quoted-pairSMTP
-/// qtextSMTP      = %d32-33 / %d35-91 / %d93-126
+/// qtextSMTP      = %d32-33 / %d35-91 / %d93-126 / UTF8-non-ascii
 /// quoted-pairSMTP = %d92 %d32-126                  ; a backslash never quotes a control character
 /// ```
 fn quoted_string_octets(text: &str) -> Option<usize> {
@@ -164,7 +180,7 @@ fn quoted_string_octets(text: &str) -> Option<usize> {
         match octet {
             b'"' => return Some(at + 1),
             b'\\' if !matches!(octets.next(), Some((_, 32..=126))) => return None,
-            32..=126 => {}
+            32..=126 | 128.. => {}
             _ => return None,
         }
     }
@@ -222,6 +238,8 @@ mod tests {
             ("<postMASTER>", "postMASTER"),
             ("<a@[127.0.0.1]>", "a@[127.0.0.1]"),
             ("<a@[ipv6:::1]>", "a@[ipv6:::1]"),
+            ("<j\u{f6}rg.m@b\u{fc}cher.test>", "j\u{f6}rg.m@b\u{fc}cher.test"),
+            ("<\"\u{e9} \u{e8}\"@\u{4f8b}.\u{4f8b}>", "\"\u{e9} \u{e8}\"@\u{4f8b}.\u{4f8b}"),
             (&format!("<{long_local}@{long_domain}>"), &format!("{long_local}@{long_domain}")),
         ];
         for (text, mailbox) in good {
@@ -248,6 +266,9 @@ mod tests {
             "<\"a@b>",
             "<\"a\"b@c>",
             "<\"\\\u{7f}\"@b>",
+            "<\"\\\u{e9}\"@b>",
+            "<a\u{85}@b>",
+            "<a@b\u{9f}c>",
             "<@r1@r2:a@b>",
             "<@r1,:a@b>",
             "<@r1:>",
@@ -257,7 +278,6 @@ mod tests {
             "<a@[IPv6:fe80::1%eth0]>",
             "<a@[]>",
             "<a@b@c>",
-            "<\u{e9}@b>",
             "<postmaster@>",
             "<a@b>x@y>",
             &format!("<{}@b>", "l".repeat(65)),
@@ -273,7 +293,9 @@ mod tests {
         for good in ["a", "mx.test", "1-2.3", "[10.0.0.1]", "[IPv6:2001:db8::1]", &"d".repeat(255)] {
             assert!(is_domain_or_literal(good), "{good}");
         }
-        for bad in ["", " a", "a b", "a_b", "[10.0.0.1", "[10.0.0.256]", "[x]", "a.", &"d".repeat(256)] {
+        for bad in
+            ["", " a", "a b", "a_b", "[10.0.0.1", "[10.0.0.256]", "[x]", "a.", &"d".repeat(256), "b\u{fc}cher.test"]
+        {
             assert!(!is_domain_or_literal(bad), "{bad}");
         }
     }

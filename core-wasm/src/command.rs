@@ -35,17 +35,19 @@ verbs! {
     Ehlo "EHLO" "EHLO <domain>"            "Greets the server and lists the extensions that it offers."
     Lhlo "LHLO" "LHLO <domain>"            "Greets a server of LMTP."
     Starttls "STARTTLS" "STARTTLS"         "Starts TLS; everything said before is forgotten."
-    Auth "AUTH" "AUTH PLAIN|LOGIN [<base64>]"
+    Auth "AUTH" "AUTH PLAIN|LOGIN|SCRAM-SHA-256 [<base64>]"
                                            "Says who the client is."
-    Mail "MAIL" "MAIL FROM:<local-part@domain> [SIZE=<octets>] [BODY=7BIT|8BITMIME|BINARYMIME]"
+    Xclient "XCLIENT" "XCLIENT <attribute>=<value> ..."
+                                           "Says who the client is that a trusted peer speaks for."
+    Mail "MAIL" "MAIL FROM:<local-part@domain> [SIZE=<octets>] [BODY=7BIT|8BITMIME|BINARYMIME] [SMTPUTF8]"
                                            "Starts a message and names its sender; <> for a bounce."
     Rcpt "RCPT" "RCPT TO:<local-part@domain>"
                                            "Names a recipient; up to 100 may be given, one each time."
     Data "DATA" "DATA"                     "Sends the message; a line with a single dot ends it."
     Bdat "BDAT" "BDAT <octets> [LAST]"     "Sends a part of the message; LAST ends it."
     Rset "RSET" "RSET"                     "Forgets sender, recipients and data."
-    Vrfy "VRFY" "VRFY <user>"              "Tells whether a user exists, and the mailboxes."
-    Expn "EXPN" "EXPN <group>"             "Lists the members of a mailing group."
+    Vrfy "VRFY" "VRFY <user> [SMTPUTF8]"              "Tells whether a user exists, and the mailboxes."
+    Expn "EXPN" "EXPN <group> [SMTPUTF8]"             "Lists the members of a mailing group."
     Help "HELP" "HELP [<command>]"         "Explains a command, or lists all of them."
     Noop "NOOP" "NOOP"                     "Does nothing but keep the connection open."
     Quit "QUIT" "QUIT"                     "Ends the session."
@@ -59,6 +61,11 @@ impl Verb {
     /// The verb of that name, in any letter case.
     pub fn named(name: &str) -> Option<Verb> {
         ALL.iter().find(|row| row.name.eq_ignore_ascii_case(name)).map(|row| row.verb)
+    }
+
+    /// Whether it may hold what is not ASCII. RFC 6531 3.1.
+    pub(crate) fn takes_utf8(self) -> bool {
+        matches!(self, Verb::Mail | Verb::Rcpt | Verb::Vrfy | Verb::Expn)
     }
 
     /// What the table says of it.

@@ -1,6 +1,8 @@
 //! The skin towards WebAssembly: generated types outside, plain ones inside. One instance serves one session.
 
-use crate::step::{Core, Due, Event, Input, MailboxPage, Next, Order, Position, Reply, Request, Snapshot, Step};
+use crate::step::{
+    Core, Due, Event, Identity, Input, MailboxPage, Next, Order, Position, Reply, Request, Snapshot, Step,
+};
 use exports::mailcell::smtp::migration as moving;
 use exports::mailcell::smtp::session as wit;
 use mailcell::smtp::mail_store as store;
@@ -86,13 +88,20 @@ impl<C: Core + 'static> wit::Guest for Component<C> {
 
     fn on_reply(reply: wit::Reply) -> wit::Step {
         let reply = match reply {
-            wit::Reply::Mailboxes(page) => Reply::Mailboxes(MailboxPage { mailboxes: page.mailboxes, more: page.more }),
+            wit::Reply::Mailboxes(page) => {
+                Reply::Mailboxes(MailboxPage { mailboxes: page.mailboxes, more: page.more, is_ascii: page.is_ascii })
+            }
             wit::Reply::Stored(id) => Reply::Stored(id),
             wit::Reply::Unavailable => Reply::Unavailable,
             wit::Reply::OutOfSpace => Reply::OutOfSpace,
             wit::Reply::Refused => Reply::Refused,
-            wit::Reply::Authenticated(user) => Reply::Authenticated(user),
+            wit::Reply::Authenticated(identity) => {
+                Reply::Authenticated(Identity { user: identity.user, server_final: identity.server_final })
+            }
             wit::Reply::NotAuthenticated => Reply::NotAuthenticated,
+            wit::Reply::ScramChallenge(message) => Reply::ScramChallenge(message),
+            wit::Reply::Admitted => Reply::Admitted,
+            wit::Reply::NotAdmitted => Reply::NotAdmitted,
             wit::Reply::Ext(extension) => panic!("a reply that this core did not ask for: {}", extension.name),
         };
         deliver(Input::Reply(Cow::Owned(reply))).step
@@ -177,9 +186,14 @@ fn ask(request: Request) {
         Request::ExpandGroup { name } => store::expand_group(&name),
         Request::NextPage => store::next_page(),
         Request::CheckPassword { user, password } => store::check_password(&user, &password),
+        Request::ScramFirst { message } => store::scram_first(&message),
+        Request::ScramFinal { message } => store::scram_final(&message),
+        Request::AdmitClient { address } => store::admit_client(&address),
         Request::StoreMessage(message) => store::store_message(&store::Message {
             mail_from: message.mail_from,
             rcpt_to: message.rcpt_to,
+            mail_parameters: message.mail_parameters,
+            rcpt_parameters: message.rcpt_parameters,
             client_name: message.client_name,
             protocol: message.protocol.into_owned(),
             subject: message.subject,

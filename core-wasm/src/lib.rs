@@ -11,8 +11,9 @@
 //!    [`limits`].
 //! 5. What a client or the database supplied never puts a control character into a response.
 //!
-//! Obeyed: RFC 5321 (SMTP), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced status codes), 2920 (pipelining), 3030 (CHUNKING, BINARYMIME), 3207 (STARTTLS), 3848 (names of protocols), 6152 (8BITMIME),
-//! 9422 (LIMITS), 4954 and 4616 (AUTH), 5322 and 2047 (header section).
+//! Obeyed: RFC 5321 (SMTP), 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (enhanced status codes), 2920 (pipelining), 3030 (CHUNKING,
+//! BINARYMIME), 3207 (STARTTLS), 3461 (DSN), 3848 (names of protocols), 6152 (8BITMIME), 6531 (SMTPUTF8), 8689 (REQUIRETLS),
+//! 9422 (LIMITS), 4954, 4616, 5802 and 7677 (AUTH), 5322 and 2047 (header section).
 //!
 //! | file | what it is |
 //! |---|---|
@@ -25,6 +26,7 @@
 //! | `session/message` | the end of a message |
 //! | `session/recipient` | RCPT: whom mail is accepted for |
 //! | `session/snapshot` | a session as bytes and back |
+//! | `session/xclient` | XCLIENT |
 //! | `sequence` | which command is allowed in which state: one table |
 //! | `command` | verbs, their syntax and help: one table |
 //! | `responses` | everything the server says: one table |
@@ -59,6 +61,6 @@ export_core!(Session);
 
 pub use session::Session;
 pub use step::{
-    Answer, Config, Core, Date, Due, EnhancedStatus, Event, Input, MailboxPage, Message, Next, Order, Position, Reply,
-    Request, Response, Schemas, Snapshot, Step,
+    Answer, Config, Core, Date, Due, EnhancedStatus, Event, Identity, Input, MailboxPage, Message, Next, Order,
+    Position, Reply, Request, Response, Schemas, Snapshot, Step,
 };

@@ -3,8 +3,18 @@
 /// A command line, CRLF counted, in a session without extensions. RFC 5321 4.5.3.1.4 asks for at least 512.
 pub const COMMAND_OCTETS_MAX: usize = 512;
 
-/// What the parameters of MAIL add to that: 26 for SIZE (RFC 1870 3), 17 for BODY (RFC 6152 2), 500 for AUTH (RFC 4954 3).
-pub const MAIL_EXTRA_OCTETS_MAX: usize = 26 + 17 + 500;
+/// What the parameters of MAIL add to that: 26 for SIZE (RFC 1870 3), 17 for BODY (RFC 6152 2), 500 for AUTH (RFC 4954 3), 10 for
+/// SMTPUTF8 (RFC 6531 3.1), 107 for RET and ENVID (RFC 3461 4), 11 for REQUIRETLS (RFC 8689 2).
+pub const MAIL_EXTRA_OCTETS_MAX: usize = 26 + 17 + 500 + 10 + 107 + 11;
+
+/// What those of RCPT add: NOTIFY and ORCPT (RFC 3461 4).
+pub const RCPT_EXTRA_OCTETS_MAX: usize = 500;
+
+/// What SMTPUTF8 adds to VRFY and EXPN (RFC 6531 3.1).
+pub const LOOKUP_EXTRA_OCTETS_MAX: usize = 10;
+
+/// ENVID, undone. RFC 3461 4.4.
+pub const ENVID_OCTETS_MAX: usize = 100;
 
 /// A local part. RFC 5321 4.5.3.1.1.
 pub const LOCAL_PART_OCTETS_MAX: usize = 64;
@@ -26,6 +36,9 @@ pub const CHUNKS_MAX: u32 = 10_000;
 
 /// A line of an AUTH exchange, CRLF counted. RFC 4954 4: "12288 octets" of base64.
 pub const AUTH_LINE_OCTETS_MAX: usize = 12_288 + 2;
+
+/// A message of SCRAM: in base64 it fits into a response line.
+pub const SCRAM_OCTETS_MAX: usize = 378;
 
 /// A password.
 pub const PASSWORD_OCTETS_MAX: usize = 1_024;

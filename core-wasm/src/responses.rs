@@ -69,11 +69,15 @@ responses! {
     NOOP_OK             250 (2, 0, 0) "Ok"
     HELP_LINE           214 (2, 0, 0) "{}"
     MAILBOX             250 (2, 1, 5) "<{}>"
+    LOOKUP_NEEDS_UTF8   252 (2, 6, 8) "Not ASCII; ask again with SMTPUTF8 behind the name"
     LOOKUP_OFF          252 (2, 5, 0) "Not answered here; send mail to find out"
 
     NOT_OUR_DOMAIN      550 (5, 7, 1) "No mail for that domain here"
     NO_SUCH_USER        550 (5, 1, 1) "No such user"
     NO_SUCH_GROUP       550 (5, 1, 1) "No such mailing group"
+    GROUP_NEEDS_UTF8    550 (5, 6, 8) "Not ASCII; ask again with SMTPUTF8 behind the name"
+    XCLIENT_REFUSED     550 (5, 7, 0) "Not believed here"
+    NOT_ASCII           553 (5, 6, 7) "Not ASCII; send SMTPUTF8 with MAIL, VRFY or EXPN"
     BAD_SENDER          501 (5, 1, 7) "Syntax: MAIL FROM:<local-part@domain>"
     BAD_RECIPIENT       501 (5, 1, 3) "Syntax: RCPT TO:<local-part@domain>"
     BAD_PARAMETER       501 (5, 5, 4) "Bad value of a parameter"
@@ -119,6 +123,7 @@ responses! {
     IDLE_TIMEOUT        421 (4, 4, 2) "{} Timeout; closing connection"
     SESSION_EXPIRED     421 (4, 4, 2) "{} Session too long; closing connection"
     SHUTTING_DOWN       421 (4, 3, 2) "{} Shutting down; closing connection"
+    NOT_ADMITTED        421 (4, 7, 0) "{} Too many connections from that client; closing connection"
     TOO_MANY_ERRORS     421 (4, 7, 0) "{} Too many errors; closing connection"
     NOT_SMTP            421 (4, 7, 0) "{} This is an SMTP server; closing connection"
 }

@@ -47,6 +47,7 @@ pub const TABLE: &[(Verb, [Verdict; 5])] = &[
     (Verb::Lhlo, [  Go,    Go,    Go,     Go,        Go     ]),
     (Verb::Starttls, [EHLO,  Go,    OPEN,   OPEN,      OPEN   ]),
     (Verb::Auth, [  EHLO,  Go,    OPEN,   OPEN,      OPEN   ]),
+    (Verb::Xclient, [Go,    Go,    OPEN,   OPEN,      OPEN   ]),
     (Verb::Mail, [  HELO,  Go,    NESTED, NESTED,    NESTED ]),
     (Verb::Rcpt, [  HELO,  MAIL,  Go,     Go,        BDAT   ]),
     (Verb::Data, [  HELO,  MAIL,  RCPT,   Go,        BDAT   ]),

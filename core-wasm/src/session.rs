@@ -1,8 +1,7 @@
 //! A session: each event is checked, parsed and carried out, and gives one step.
 
-use crate::address::Path;
+use crate::address::{self, Path};
 use crate::command::{self, Verb};
-use crate::extensions;
 use crate::limits;
 use crate::reading::{Form, Reading};
 use crate::responses::{self, Template};
@@ -20,6 +19,7 @@ mod lookup;
 mod message;
 mod recipient;
 mod snapshot;
+mod xclient;
 
 /// One SMTP session.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Session {
     /// Whether the session is under TLS, or about to be.
     tls: TlsState,
     greeting: Option<Greeting>,
+    /// What the client said with HELO or EHLO to the trusted peer that speaks for it.
+    introduced_as: Option<String>,
     /// An AUTH exchange whose next line is the client's.
     exchange: Option<Exchange>,
     /// Who the client is, if it has said so.
@@ -60,26 +62,41 @@ struct Greeting {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Transaction {
     mail_from: String,
-    rcpt_to: Vec<String>,
+    /// Those of MAIL that are stored with the message.
+    parameters: String,
+    rcpt_to: Vec<Recipient>,
     /// The recipient that the database is asked about.
-    candidate: Option<String>,
+    candidate: Option<Recipient>,
     /// BODY=BINARYMIME. RFC 3030 3.
     is_binary: bool,
+    /// SMTPUTF8. RFC 6531.
+    is_utf8: bool,
+}
+
+/// What RCPT said.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Recipient {
+    mailbox: String,
+    /// Those that are stored with the message.
+    parameters: String,
 }
 
 /// The request whose reply is outstanding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Awaiting {
-    /// A list of mailboxes; whether a page of it has been sent.
+    /// A list of mailboxes; whether a page of it has been sent, and whether it may be other than ASCII.
     Lookup {
         verb: Verb,
         begun: bool,
+        is_utf8: bool,
     },
     Store,
     /// Whether a recipient is a user.
     Recipient,
-    /// Whether a password is right.
+    /// Who the client is.
     Auth,
+    /// Whether the client that a trusted peer speaks for may have a session.
+    Admission,
 }
 
 /// How far TLS is.
@@ -112,6 +129,7 @@ impl Session {
             settings,
             started: false,
             greeting: None,
+            introduced_as: None,
             exchange: None,
             user: None,
             failures: 0,
@@ -122,9 +140,7 @@ impl Session {
             answers: 0,
             errors: 0,
         };
-        let greeting = if session.settings.lmtp { responses::LMTP_GREETING } else { responses::GREETING };
-        let greeting = greeting.with(&session.settings.name);
-        let step = session.finish(Respond(greeting));
+        let step = session.finish(Respond(session.welcome()));
         (session, step)
     }
 
@@ -146,12 +162,14 @@ impl Session {
         // RFC 5321 4.1.1: receivers "SHOULD tolerate trailing white space before the terminating <CRLF>". Spaces and
         // tabs are that; a bare CR or LF is not (RFC 5321 2.3.8).
         let end = line.iter().rposition(|b| !matches!(b, b' ' | b'\t')).map_or(0, |at| at + 1);
-        let line = &line[..end];
-        if !line.iter().all(|b| (0x20..0x7f).contains(b)) {
+        let Some(line) = str::from_utf8(&line[..end]).ok().filter(|line| address::is_printable(line)) else {
+            return self.finish_error(None, responses::BAD_OCTETS);
+        };
+        let (verb, argument) = command::split(line);
+        let is_allowed = line.is_ascii() || (self.is_extended() && verb.is_some_and(Verb::takes_utf8));
+        if !is_allowed {
             return self.finish_error(None, responses::BAD_OCTETS);
         }
-        let line = str::from_utf8(line).expect("ASCII is UTF-8");
-        let (verb, argument) = command::split(line);
         // RFC 2033 4.1: LHLO takes the place of HELO and EHLO, which are none then.
         let is_here = |verb: &Verb| match verb {
             Verb::Helo | Verb::Ehlo => !self.settings.lmtp,
@@ -192,11 +210,17 @@ impl Session {
     pub fn on_reply(&mut self, reply: &Reply) -> Step {
         let awaiting = self.awaiting.take().expect("a reply is not due");
         match (awaiting, reply) {
-            (Awaiting::Auth, Reply::Authenticated(user)) => self.end_auth(Some(user)),
-            (Awaiting::Auth, Reply::NotAuthenticated) => self.end_auth(None),
+            (Awaiting::Auth, Reply::Authenticated(identity)) => self.authenticated(identity),
+            (Awaiting::Auth, Reply::NotAuthenticated) => self.not_authenticated(),
+            (Awaiting::Auth, Reply::ScramChallenge(message)) => self.challenge(message),
             (Awaiting::Auth, Reply::Unavailable) => self.finish(Respond(responses::AUTH_UNAVAILABLE.plain())),
             (_, Reply::Unavailable) => self.fail(responses::NO_DATABASE),
-            (Awaiting::Lookup { verb, begun }, Reply::Mailboxes(page)) => self.list(verb, begun, page),
+            (Awaiting::Admission, Reply::Admitted) => self.finish(Respond(self.welcome())),
+            (Awaiting::Admission, Reply::NotAdmitted) => self.fail(responses::NOT_ADMITTED),
+            (Awaiting::Lookup { verb, begun: false, is_utf8: false }, Reply::Mailboxes(page)) if !page.is_ascii => {
+                self.refuse_utf8(verb)
+            }
+            (Awaiting::Lookup { verb, begun, .. }, Reply::Mailboxes(page)) => self.list(verb, begun, page),
             (Awaiting::Recipient, Reply::Mailboxes(page)) => self.end_rcpt(page),
             (Awaiting::Store, Reply::Stored(id)) => {
                 self.errors = 0;
@@ -215,7 +239,8 @@ impl Session {
         match event {
             // RFC 3207 4.2: the server "MUST discard any knowledge obtained from the client".
             Event::TlsEstablished => {
-                (self.tls, self.greeting, self.transaction, self.user) = (TlsState::Established, None, None, None);
+                self.tls = TlsState::Established;
+                (self.greeting, self.introduced_as, self.transaction, self.user) = (None, None, None, None);
                 Step::nothing(self.read_line())
             }
             Event::LineTooLong => {
@@ -269,6 +294,7 @@ impl Session {
             Verb::Helo => return self.greet(argument, false),
             Verb::Starttls => self.start_tls(argument),
             Verb::Auth => self.auth(argument),
+            Verb::Xclient => self.xclient(argument),
             Verb::Mail => self.mail(argument),
             Verb::Rcpt => self.rcpt(argument),
             Verb::Data if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
@@ -292,10 +318,18 @@ impl Session {
         if let Path::Postmaster(_) = path {
             return Err(responses::BAD_SENDER);
         }
-        let octets_max = self.settings.message_octets_max;
-        let is_binary = extensions::check_mail_parameters(parameters, self.is_extended(), octets_max)?;
-        self.transaction =
-            Some(Transaction { mail_from: path.to_envelope(), rcpt_to: Vec::new(), candidate: None, is_binary });
+        let parameters = self.offers().read_mail_parameters(parameters)?;
+        if !argument.is_ascii() && !parameters.is_utf8 {
+            return Err(responses::NOT_ASCII);
+        }
+        self.transaction = Some(Transaction {
+            mail_from: path.to_envelope(),
+            parameters: parameters.kept,
+            rcpt_to: Vec::new(),
+            candidate: None,
+            is_binary: parameters.is_binary,
+            is_utf8: parameters.is_utf8,
+        });
         Ok(Respond(responses::SENDER_OK.plain()))
     }
 
@@ -317,8 +351,11 @@ impl Session {
 
     fn command_octets_max(&self, verb: Verb) -> usize {
         let extra = match verb {
+            _ if !self.is_extended() => 0,
             // RFC 4954 4: what is longer than a command may be comes in a line of the exchange.
-            Verb::Mail | Verb::Auth if self.is_extended() => limits::MAIL_EXTRA_OCTETS_MAX,
+            Verb::Mail | Verb::Auth => limits::MAIL_EXTRA_OCTETS_MAX,
+            Verb::Rcpt => limits::RCPT_EXTRA_OCTETS_MAX,
+            Verb::Vrfy | Verb::Expn => limits::LOOKUP_EXTRA_OCTETS_MAX,
             _ => 0,
         };
         limits::COMMAND_OCTETS_MAX + extra

@@ -72,6 +72,10 @@ pub(crate) struct Settings {
     pub(crate) accept: Accept,
     /// `domains`: those of the server, with commas between.
     pub(crate) domains: Vec<String>,
+    /// `dsn`: whether DSN is offered, `on` or `off`. RFC 3461.
+    pub(crate) dsn: bool,
+    /// `xclient`: whether the peer is believed who its client is, `on` or `off`.
+    pub(crate) xclient: bool,
     /// `bare-newlines`: `keep` stores bare CR, bare LF and NUL as they came, `refuse` refuses the message.
     pub(crate) keep_bare_newlines: bool,
 }
@@ -118,6 +122,8 @@ impl Settings {
                 other => panic!("accept is neither any nor domains nor users: {other:?}"),
             },
             domains: get("domains").unwrap_or("").split(',').filter(|d| !d.is_empty()).map(str::to_owned).collect(),
+            dsn: choice("dsn", get("dsn").unwrap_or("off"), "on", "off"),
+            xclient: choice("xclient", get("xclient").unwrap_or("off"), "on", "off"),
             keep_bare_newlines: choice("bare-newlines", get("bare-newlines").unwrap_or("refuse"), "keep", "refuse"),
         }
     }

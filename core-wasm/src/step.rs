@@ -35,9 +35,13 @@ pub struct Message {
     pub mail_from: String,
     /// In order, as sent.
     pub rcpt_to: Vec<String>,
+    /// Parameters of MAIL for whoever hands the message on, with a space between.
+    pub mail_parameters: String,
+    /// Those of each RCPT; empty when none has any.
+    pub rcpt_parameters: Vec<String>,
     /// The argument of HELO or EHLO.
     pub client_name: String,
-    /// `SMTP` or `ESMTP`.
+    /// `SMTP`, `ESMTP`, or another name of the registry.
     pub protocol: Cow<'static, str>,
     /// The first `Subject`, decoded.
     pub subject: Option<String>,
@@ -73,8 +77,23 @@ pub enum Request {
         /// In the clear.
         password: String,
     },
+    /// Begin SCRAM-SHA-256 with the client's first message.
+    ScramFirst {
+        /// As RFC 5802 7 has it.
+        message: String,
+    },
+    /// End it with the client's last message.
+    ScramFinal {
+        /// As RFC 5802 7 has it.
+        message: String,
+    },
+    /// Count and name the session as another client's.
+    AdmitClient {
+        /// The client's IP address.
+        address: String,
+    },
     /// Make durable what was appended.
-    StoreMessage(Message),
+    StoreMessage(Box<Message>),
 }
 
 /// What the core tells the host to do without an answer.
@@ -93,6 +112,17 @@ pub struct MailboxPage {
     pub mailboxes: Vec<String>,
     /// Whether [`Request::NextPage`] gives further ones.
     pub more: bool,
+    /// Whether all of the list is ASCII.
+    pub is_ascii: bool,
+}
+
+/// Who a client is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `local-part@domain`.
+    pub user: String,
+    /// By SCRAM the server's last message; empty otherwise.
+    pub server_final: String,
 }
 
 /// The host's answer to a request.
@@ -109,9 +139,15 @@ pub enum Reply {
     /// The database does not take this message.
     Refused,
     /// The client is this user.
-    Authenticated(String),
+    Authenticated(Identity),
     /// It is not.
     NotAuthenticated,
+    /// What the server says next by SCRAM.
+    ScramChallenge(String),
+    /// The session is that client's.
+    Admitted,
+    /// That client has too many connections.
+    NotAdmitted,
 }
 
 /// What happened that is neither input nor a reply.
@@ -275,6 +311,14 @@ impl Next {
             Next::StartTls => Some(Due::Tls),
             Next::Close => None,
         }
+    }
+}
+
+impl MailboxPage {
+    /// A page; those behind it are ASCII if it is.
+    pub fn new(mailboxes: Vec<String>, more: bool) -> MailboxPage {
+        let is_ascii = mailboxes.iter().all(|mailbox| mailbox.is_ascii());
+        MailboxPage { mailboxes, more, is_ascii }
     }
 }
 

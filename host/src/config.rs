@@ -23,6 +23,7 @@ use toml::de::{DeTable, DeValue};
 pub struct Settings {
     pub listen: Vec<Listener>,
     pub proxy_from: Vec<IpNet>,
+    pub xclient_from: Vec<IpNet>,
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub name: String,
@@ -49,6 +50,7 @@ pub struct Settings {
     pub domains: Vec<String>,
     pub lookup: String,
     pub auth: String,
+    pub dsn: bool,
     pub keep_bare_newlines: bool,
     pub errors: u32,
     pub idle_timeout: Duration,
@@ -84,6 +86,7 @@ impl Settings {
         Settings {
             listen: Vec::new(),
             proxy_from: Vec::new(),
+            xclient_from: Vec::new(),
             tls_certificate: None,
             tls_key: None,
             name: String::new(),
@@ -110,6 +113,7 @@ impl Settings {
             domains: Vec::new(),
             lookup: String::new(),
             auth: String::new(),
+            dsn: false,
             keep_bare_newlines: false,
             errors: 0,
             idle_timeout: Duration::ZERO,
@@ -215,6 +219,7 @@ impl Settings {
                 .to_owned(),
             ),
             ("require-tls", choose(tls == TlsUse::Required, ["on", "off"])),
+            ("dsn", choose(self.dsn, ["on", "off"])),
             ("bare-newlines", choose(self.keep_bare_newlines, ["keep", "refuse"])),
         ]
         .into_iter()

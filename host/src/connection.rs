@@ -5,6 +5,7 @@ use crate::cell::{Effects, Facts, Fault, limits};
 use crate::clock::Clock;
 use crate::config::TlsUse;
 use crate::framing::{Frame, Framer};
+use crate::permits::Permit;
 use crate::requests::Requests;
 use crate::session::Session;
 use crate::shared::{Drain, Entrance, Shared};
@@ -21,7 +22,8 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::field::display;
+use tracing::{Span, debug, info, warn};
 
 /// How many octets of responses may gather before they are written; reading stops meanwhile.
 const OUTPUT_OCTETS_MAX: usize = 32 << 10;
@@ -40,6 +42,7 @@ const NAP: Duration = Duration::from_millis(50);
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: SocketAddr,
+    mut permit: Permit,
     entrance: Arc<Entrance>,
     shared: Arc<Shared>,
 ) {
@@ -49,7 +52,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         return;
     }
     // What the session has is given back before the client is waited for: only the last words are left.
-    let (ended, mut output) = converse(&mut stream, client, &entrance, &shared).await;
+    let (ended, mut output) = converse(&mut stream, client, &mut permit, &entrance, &shared).await;
     match ended {
         Ok(()) => debug!("closed"),
         Err(End::Gone) => return debug!("the client is gone"),
@@ -91,6 +94,7 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut Stream<S>, share
 async fn converse<S>(
     stream: &mut Stream<S>,
     client: SocketAddr,
+    permit: &mut Permit,
     entrance: &Entrance,
     shared: &Arc<Shared>,
 ) -> (Result<(), End>, Vec<u8>)
@@ -98,7 +102,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let address = client.ip().to_canonical();
-    let facts = Facts { config: entrance.core_config(shared), address: address.to_string() };
+    let is_trusted = shared.settings.xclient_from.iter().any(|network| network.contains(&address));
+    let mut config = entrance.core_config(shared);
+    if is_trusted {
+        config = config.iter().cloned().chain([("xclient".to_owned(), "on".to_owned())]).collect();
+    }
+    let facts = Facts { config, address: address.to_string() };
     let (session, effects) = match Session::open(shared, facts).await {
         Ok(opened) => opened,
         Err(fault) => return (Err(End::Fault(fault)), Vec::new()),
@@ -110,6 +119,8 @@ where
         drain: shared.drain.clone(),
         shared,
         session,
+        permit,
+        is_trusted,
         requests: Requests::new(shared.clone(), address),
         framer: Framer::default(),
         input: BytesMut::new(),
@@ -176,6 +187,9 @@ struct Connection<'a, S> {
     stream: &'a mut Stream<S>,
     shared: &'a Shared,
     session: Session,
+    permit: &'a mut Permit,
+    /// Whether it is believed who its client is.
+    is_trusted: bool,
     requests: Requests,
     clock: Clock,
     /// Ends from time to time; whoever waits for input then is idle.
@@ -206,7 +220,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     if self.clock.is_session_over(Instant::now()) {
                         return Err(End::Fault(Fault::Refused("requests beyond the session's age")));
                     }
-                    let reply = self.perform(request).await?;
+                    let reply = match request {
+                        Request::AdmitClient { address } => self.admit(&address)?,
+                        request => self.perform(request).await?,
+                    };
                     self.clock.restart(Instant::now());
                     self.tell(Input::Reply(Cow::Owned(reply))).await?
                 }
@@ -234,6 +251,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.session.follow()?;
             drop(turn);
         }
+    }
+
+    /// Counts and names the session as the client's that a trusted peer speaks for. Its limits, its trace lines and the log have
+    /// that address from here on.
+    fn admit(&mut self, address: &str) -> Result<Reply, End> {
+        let Some(client) = address.parse().ok().filter(|_| self.is_trusted) else {
+            return Err(End::Fault(Fault::Refused("another client, of a peer that is not trusted")));
+        };
+        if let Err(why) = self.permit.go_to(client) {
+            info!(%client, why, "client refused");
+            return Ok(Reply::NotAdmitted);
+        }
+        Span::current().record("for_client", display(client));
+        self.requests.name_client(client);
+        self.session.name_client(client);
+        Ok(Reply::Admitted)
     }
 
     async fn start_tls(&mut self) -> Result<Effects, End> {
@@ -374,7 +407,7 @@ mod tests {
     /// Every connection has one of these for as long as it lasts, and most of them do nothing.
     #[test]
     fn the_task_of_a_connection_is_small() {
-        fn size<S, F: Future>(_: fn(S, SocketAddr, Arc<Entrance>, Arc<Shared>) -> F) -> usize {
+        fn size<S, F: Future>(_: fn(S, SocketAddr, Permit, Arc<Entrance>, Arc<Shared>) -> F) -> usize {
             size_of::<F>()
         }
         let (task, session, requests) =

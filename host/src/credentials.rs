@@ -1,20 +1,14 @@
 //! What a password becomes before it is stored: an argon2id hash, and SCRAM-SHA-256 material. The password itself is
 //! kept nowhere.
 
+use crate::scram;
 use crate::store::Credentials;
-use argon2::password_hash::phc::{PasswordHash, Salt};
+use argon2::password_hash::phc::PasswordHash;
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, Mac};
-use sha2::{Digest, Sha256};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-
-/// RFC 7677 4 asks for at least 4096; the stored keys are safe behind the same database as the argon2id hash.
-const SCRAM_ITERATIONS: u32 = 15_000;
 
 /// A longer one is refused: hashing it would be work without use.
 pub const PASSWORD_OCTETS_MAX: usize = 1_024;
@@ -31,16 +25,7 @@ pub fn from_password(password: &str) -> anyhow::Result<Credentials> {
         .map_err(|error| anyhow::anyhow!("cannot hash the password: {error}"))?;
     // RFC 5802 2.2 on SCRAM: both sides normalize the password before they use it.
     let normalized = stringprep::saslprep(password).map_err(|error| anyhow::anyhow!("not a password: {error}"))?;
-    Ok(Credentials { password: hash.to_string(), scram: scram(&normalized, &Salt::generate(), SCRAM_ITERATIONS) })
-}
-
-/// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`, by RFC 5802 3, in the form that RFC 5803 gives it.
-fn scram(password: &str, salt: &[u8], iterations: u32) -> String {
-    let salted = pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), salt, iterations);
-    let stored_key = Sha256::digest(hmac(&salted, b"Client Key"));
-    let server_key = hmac(&salted, b"Server Key");
-    let encode = |octets: &[u8]| STANDARD.encode(octets);
-    format!("SCRAM-SHA-256${iterations}:{}${}:{}", encode(salt), encode(&stored_key), encode(&server_key))
+    Ok(Credentials { password: hash.to_string(), scram: scram::Keys::of_password(&normalized).to_text() })
 }
 
 /// Checks passwords. Hashing one takes as long as it is meant to, so it is done off the threads that serve, and not by more
@@ -48,6 +33,8 @@ fn scram(password: &str, salt: &[u8], iterations: u32) -> String {
 pub struct Passwords {
     at_once: Arc<Semaphore>,
     deadline: Duration,
+    /// For names that nobody has, the same while the server runs.
+    secret: [u8; 32],
 }
 
 /// What the password of a user is compared with who is none, so that it takes as long.
@@ -58,7 +45,12 @@ impl Passwords {
     /// For checks within that time.
     pub fn new(deadline: Duration) -> Passwords {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Passwords { at_once: Arc::new(Semaphore::new(processors.div_ceil(2))), deadline }
+        Passwords { at_once: Arc::new(Semaphore::new(processors.div_ceil(2))), deadline, secret: scram::secret() }
+    }
+
+    /// Begins SCRAM, which costs the server next to nothing, with what is stored of a user, if it is one.
+    pub fn begin_scram(&self, first: &scram::ClientFirst<'_>, stored: Option<&str>) -> (scram::Exchange, String) {
+        scram::Exchange::begin(first, stored, &self.secret)
     }
 
     /// Whether it is the password behind that hash; nothing when there was no time to find out.
@@ -74,12 +66,6 @@ impl Passwords {
         };
         tokio::task::spawn_blocking(check).await.ok()
     }
-}
-
-fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length will do");
-    mac.update(text);
-    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]
@@ -107,19 +93,5 @@ mod tests {
         assert_eq!(check("pencil", None).await, Some(false));
         assert_eq!(check("nobody has this one", None).await, Some(false));
         assert_eq!(check("", Some(&String::new())).await, Some(false));
-    }
-
-    /// The exchange of RFC 7677 3: its ServerSignature follows from these keys.
-    #[test]
-    fn scram_material_is_that_of_the_rfc() {
-        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let text = scram("pencil", &salt, 4096);
-        let (_, keys) = text.rsplit_once('$').unwrap();
-        let server_key = STANDARD.decode(keys.split_once(':').unwrap().1).unwrap();
-        let auth_message = "n=user,r=rOprNGfwEbeRWgbNEkqO,\
-            r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,\
-            c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-        let signature = STANDARD.encode(hmac(&server_key, auth_message.as_bytes()));
-        assert_eq!(signature, "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
     }
 }

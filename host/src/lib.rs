@@ -5,6 +5,7 @@
 //! sessions move to it.
 
 pub mod admin;
+pub mod authentication;
 pub mod buffers;
 pub mod cell;
 pub mod cli;
@@ -18,6 +19,7 @@ pub mod permits;
 pub mod proxy;
 pub mod record;
 pub mod requests;
+pub mod scram;
 pub mod server;
 pub mod session;
 pub mod shared;

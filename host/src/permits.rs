@@ -41,20 +41,67 @@ fn at_most(wanted: u32, max: Option<u64>) -> u32 {
 }
 
 /// Connections of each client network.
-type Networks = Arc<Mutex<HashMap<IpAddr, u32>>>;
+struct Networks {
+    connections_max: u32,
+    counts: Mutex<HashMap<IpAddr, u32>>,
+}
+
+impl Networks {
+    /// Counts a connection, or says why not. The loopback addresses are not counted.
+    fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Option<Entered>, &'static str> {
+        if client.is_loopback() {
+            return Ok(None);
+        }
+        let network = network(client);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(network).or_default();
+        if *count >= self.connections_max {
+            return Err("Too many connections from your network");
+        }
+        *count += 1;
+        Ok(Some(Entered { network, networks: self.clone() }))
+    }
+}
+
+/// A connection that counts, until this is dropped.
+struct Entered {
+    network: IpAddr,
+    networks: Arc<Networks>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut counts = self.networks.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.network);
+            }
+        }
+    }
+}
 
 /// Permits to have a connection.
 pub struct Permits {
     all: Arc<Semaphore>,
     connections_max: u32,
-    network_connections_max: u32,
-    networks: Networks,
+    networks: Arc<Networks>,
 }
 
 /// A permit, given back when it is dropped.
 pub struct Permit {
     _one: OwnedSemaphorePermit,
-    network: Option<(IpAddr, Networks)>,
+    networks: Arc<Networks>,
+    entered: Option<Entered>,
+}
+
+impl Permit {
+    /// Has it be another client's, or says why not.
+    pub fn go_to(&mut self, client: IpAddr) -> Result<(), &'static str> {
+        self.entered = None;
+        self.entered = self.networks.enter(client)?;
+        Ok(())
+    }
 }
 
 impl Permits {
@@ -63,25 +110,15 @@ impl Permits {
         Permits {
             all: Arc::new(Semaphore::new(connections_max as usize)),
             connections_max,
-            network_connections_max,
-            networks: Arc::default(),
+            networks: Arc::new(Networks { connections_max: network_connections_max, counts: Mutex::default() }),
         }
     }
 
     /// Takes a permit, or says why there is none. The loopback addresses count in all only.
     pub fn take(&self, client: IpAddr) -> Result<Permit, &'static str> {
         let one = self.all.clone().try_acquire_owned().map_err(|_| "Too many connections")?;
-        if client.is_loopback() {
-            return Ok(Permit { _one: one, network: None });
-        }
-        let network = network(client);
-        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = networks.entry(network).or_default();
-        if *count >= self.network_connections_max {
-            return Err("Too many connections from your network");
-        }
-        *count += 1;
-        Ok(Permit { _one: one, network: Some((network, self.networks.clone())) })
+        let entered = self.networks.enter(client)?;
+        Ok(Permit { _one: one, networks: self.networks.clone(), entered })
     }
 
     /// Permits that are out.
@@ -93,19 +130,6 @@ impl Permits {
     pub async fn all_returned(&self) {
         // The semaphore is never closed.
         let _ = self.all.acquire_many(self.connections_max).await;
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let Some((network, networks)) = &self.network else { return };
-        let mut networks = networks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = networks.get_mut(network) {
-            *count -= 1;
-            if *count == 0 {
-                networks.remove(network);
-            }
-        }
     }
 }
 
@@ -202,6 +226,20 @@ mod tests {
         let _five = take("127.0.0.1").unwrap();
         assert_eq!(permits.used(), 4);
         assert_eq!(take("127.0.0.1").err(), Some("Too many connections"));
+    }
+
+    #[test]
+    fn a_permit_goes_to_another_client() {
+        let permits = Permits::new(3, 1);
+        let take = |address: &str| permits.take(address.parse().unwrap());
+        let mut one = take("127.0.0.1").unwrap();
+        assert_eq!(one.go_to("192.0.2.1".parse().unwrap()), Ok(()));
+        assert!(take("192.0.2.1").is_err(), "it counts where it went");
+        assert_eq!(one.go_to("192.0.2.2".parse().unwrap()), Ok(()));
+        let _two = take("192.0.2.1").unwrap();
+        assert!(one.go_to("192.0.2.1".parse().unwrap()).is_err());
+        drop(one);
+        let _three = take("192.0.2.2").unwrap();
     }
 
     #[tokio::test]

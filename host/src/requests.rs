@@ -1,5 +1,6 @@
 //! What a core asks of the database, carried out: look-ups in pages, and the message from its octets to its row.
 
+use crate::authentication::Authentication;
 use crate::cell::limits;
 use crate::permits::MemoryPermit;
 use crate::shared::Shared;
@@ -8,7 +9,7 @@ use crate::store::{self, MessageDate, StoreError};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use jiff::tz::TimeZone;
-use mailcell_core::address::{self, Mailbox};
+use mailcell_core::address;
 use mailcell_core::{MailboxPage, Message, Order, Reply, Request};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,13 +23,22 @@ pub struct Requests {
     held: Held,
     /// What is left of the list that a look-up gave.
     mailboxes: std::vec::IntoIter<String>,
+    /// Whether all of it is ASCII.
+    is_ascii: bool,
+    authentication: Authentication,
 }
 
 impl Requests {
     /// Nothing asked, nothing held.
     pub fn new(shared: Arc<Shared>, client: IpAddr) -> Requests {
         let held = Held::new(shared.spool.clone());
-        Requests { shared, client, held, mailboxes: Vec::new().into_iter() }
+        let (mailboxes, authentication) = (Vec::new().into_iter(), Authentication::default());
+        Requests { shared, client, held, mailboxes, is_ascii: true, authentication }
+    }
+
+    /// The messages are another client's from here on.
+    pub fn name_client(&mut self, client: IpAddr) {
+        self.client = client;
     }
 
     /// Carries out an order.
@@ -49,9 +59,14 @@ impl Requests {
     /// Carries out a request. Every wait in it ends within the database's deadline.
     pub async fn perform(&mut self, request: Request) -> Reply {
         let found = match request {
-            Request::StoreMessage(message) => return self.store(message).await,
+            Request::StoreMessage(message) => return self.store(*message).await,
             Request::NextPage => return self.page(),
-            Request::CheckPassword { user, password } => return self.check_password(&user, password).await,
+            Request::CheckPassword { user, password } => {
+                return self.authentication.check_password(&self.shared, &user, password).await;
+            }
+            Request::ScramFirst { message } => return self.authentication.scram_first(&self.shared, &message).await,
+            Request::ScramFinal { message } => return self.authentication.scram_final(&message),
+            Request::AdmitClient { .. } => unreachable!("it is a request about the connection"),
             Request::FindUser { local_part, domain } => {
                 self.shared.store.find_user(&local_part, domain.as_deref()).await
             }
@@ -60,44 +75,12 @@ impl Requests {
         match found {
             Ok(mut mailboxes) => {
                 mailboxes.retain(|mailbox| is_sendable(mailbox));
+                self.is_ascii = mailboxes.iter().all(|mailbox| mailbox.is_ascii());
                 self.mailboxes = mailboxes.into_iter();
                 self.page()
             }
             Err(error) => {
                 warn!(%error, "look-up failed");
-                Reply::Unavailable
-            }
-        }
-    }
-
-    async fn check_password(&self, name: &str, password: String) -> Reply {
-        let (local_part, domain) = match Mailbox::parse(name) {
-            Some(mailbox) => (mailbox.local_part, Some(mailbox.domain)),
-            None => (name, None),
-        };
-        let found = self.shared.store.users_named(&address::lookup_name(local_part), domain).await;
-        let mut users = match found {
-            Ok(users) => users,
-            Err(error) => {
-                warn!(%error, "look-up failed");
-                return Reply::Unavailable;
-            }
-        };
-        // Without a domain, a name says who someone is only where one alone has it.
-        let user = users.pop().filter(|_| users.is_empty());
-        let hash = user.as_ref().and_then(|user| user.credentials.as_ref()).map(|made| made.password.clone());
-        match (self.shared.passwords.check(password, hash).await, user) {
-            (Some(true), Some(user)) => {
-                let name = format!("{}@{}", user.username, user.domain);
-                info!(user = name, "authenticated");
-                Reply::Authenticated(name)
-            }
-            (Some(_), _) => {
-                info!(user = %name.escape_debug(), "not authenticated");
-                Reply::NotAuthenticated
-            }
-            (None, _) => {
-                warn!("too many passwords to check");
                 Reply::Unavailable
             }
         }
@@ -110,7 +93,7 @@ impl Requests {
             // The list of a very large group is not kept for the rest of the session.
             self.mailboxes = Vec::new().into_iter();
         }
-        Reply::Mailboxes(MailboxPage { mailboxes, more })
+        Reply::Mailboxes(MailboxPage { mailboxes, more, is_ascii: self.is_ascii })
     }
 
     async fn store(&mut self, message: Message) -> Reply {
@@ -158,6 +141,7 @@ impl Requests {
             let at = Timestamp::from_second(date.seconds).ok()?;
             Some(MessageDate { at, zone_minutes: date.zone_minutes })
         });
+        let parameters = parameters(&message);
         let trace = trace(&message, &self.shared.settings.name, self.client, id, received_at);
         let message = store::Message {
             id,
@@ -169,14 +153,22 @@ impl Requests {
             body,
             trace,
             received_at,
+            parameters,
         };
         Ok((message, memory))
     }
 }
 
+/// What MAIL and RCPT asked, as the database keeps it.
+fn parameters(message: &Message) -> Option<String> {
+    let is_asked = !message.mail_parameters.is_empty() || !message.rcpt_parameters.is_empty();
+    let json = || serde_json::json!({ "mail": message.mail_parameters, "rcpt": message.rcpt_parameters });
+    is_asked.then(|| json().to_string())
+}
+
 /// What the database holds is not trusted to fit into a response line.
 fn is_sendable(mailbox: &str) -> bool {
-    let fits = mailbox.len() <= limits::NAME_OCTETS_MAX && mailbox.bytes().all(|octet| (0x20..0x7f).contains(&octet));
+    let fits = mailbox.len() <= limits::NAME_OCTETS_MAX && address::is_printable(mailbox);
     if !fits {
         warn!(mailbox = %mailbox.escape_debug(), "a mailbox in the database is none, and is left out");
     }
@@ -213,6 +205,8 @@ mod tests {
         let message = Message {
             mail_from: "ann@client.test".to_owned(),
             rcpt_to: vec!["bob@mx.test".to_owned()],
+            mail_parameters: "RET=HDRS".to_owned(),
+            rcpt_parameters: vec!["NOTIFY=NEVER".to_owned()],
             client_name: "client.test".to_owned(),
             protocol: "ESMTP".into(),
             subject: None,
@@ -229,5 +223,8 @@ mod tests {
              \tfor <bob@mx.test>;\r\n\
              \tThu, 1 Jan 1970 00:00:00 +0000\r\n"
         );
+        assert_eq!(parameters(&message).as_deref(), Some(r#"{"mail":"RET=HDRS","rcpt":["NOTIFY=NEVER"]}"#));
+        let unasked = Message { mail_parameters: String::new(), rcpt_parameters: Vec::new(), ..message };
+        assert_eq!(parameters(&unasked), None);
     }
 }

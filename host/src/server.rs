@@ -24,6 +24,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::field::Empty;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 /// How long a refused client may take to read why.
@@ -324,10 +325,9 @@ impl Reception {
                 let (entrance, shared) = (entrance.clone(), self.shared.clone());
                 let serve = async move {
                     debug!("open");
-                    connection::serve(stream, client, entrance, shared).await;
-                    drop(permit);
+                    connection::serve(stream, client, permit, entrance, shared).await;
                 };
-                tokio::spawn(serve.instrument(info_span!("session", id, %client)));
+                tokio::spawn(serve.instrument(info_span!("session", id, %client, for_client = Empty)));
             }
             Err(why) => self.refuse(stream, client, why),
         }

@@ -6,6 +6,7 @@ use crate::record::Recorder;
 use crate::shared::Shared;
 use crate::swap::{Shadow, Slot, Turn, Verdict};
 use mailcell_core::{Due, Input};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::{debug, warn};
@@ -106,6 +107,11 @@ impl Session {
     /// The generation that holds the session.
     pub fn generation(&self) -> &Generation {
         &self.seat.0
+    }
+
+    /// The session is another client's from here on.
+    pub fn name_client(&mut self, client: IpAddr) {
+        self.facts.address = client.to_string();
     }
 
     /// Gives a session that hibernates a cell again, as soon as there is one.

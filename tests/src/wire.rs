@@ -3,22 +3,22 @@
 use crate::component::GENERATION;
 use crate::database::Database;
 use crate::tls::Certificate;
-use mailcell::config::{Protocol, Settings, TlsUse};
-use mailcell::credentials;
 use mailcell::server::Server;
-use mailcell::store::{self, MailStore, Options, User};
+use mailcell::store::MailStore;
 use mailcell_conformance::check;
 use mailcell_conformance::host::{Effect, write_request};
 use mailcell_conformance::transcript::{Input, Transcript};
 use mailcell_core::{Date, Event, Message, Reply, Request};
-use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
+use surroundings::{make_database, open_store, settings};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+mod surroundings;
 
 /// How long a transcript may take in one cut.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,13 +28,16 @@ const IMPATIENCE: Duration = Duration::from_secs(2);
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
 
-/// Why a transcript cannot run over TCP: a database does not change its mind within one session, and what becomes of octets
-/// behind STARTTLS is a matter of when they come.
+/// Why a transcript cannot run over TCP: a database does not change its mind within one session, a server does not repeat its
+/// nonces, and what becomes of octets behind STARTTLS is a matter of when they come.
 pub fn why_not(text: &str) -> Option<&'static str> {
     let transcript = Transcript::parse("", text).ok()?;
     let is_injected = |effects: &[Effect]| effects.contains(&Effect::StartTls) && effects.contains(&Effect::Close);
     if transcript.turns.iter().any(|turn| is_injected(&turn.effects)) {
         return Some("octets behind STARTTLS");
+    }
+    if replies(&transcript).any(|reply| matches!(reply, Reply::ScramChallenge(_))) {
+        return Some("the server's nonce is another one each time");
     }
     let outcomes: Vec<_> = replies(&transcript).filter(|reply| is_of_a_message(reply)).collect();
     let is_alike = outcomes.windows(2).all(|pair| std::mem::discriminant(pair[0]) == std::mem::discriminant(pair[1]));
@@ -42,7 +45,7 @@ pub fn why_not(text: &str) -> Option<&'static str> {
 }
 
 fn is_of_a_message(reply: &Reply) -> bool {
-    !matches!(reply, Reply::Mailboxes(_) | Reply::Authenticated(_) | Reply::NotAuthenticated)
+    matches!(reply, Reply::Stored(_) | Reply::Unavailable | Reply::OutOfSpace | Reply::Refused)
 }
 
 /// Runs a transcript in three cuts.
@@ -74,106 +77,6 @@ enum Cut {
 
 fn replies(transcript: &Transcript) -> impl Iterator<Item = &Reply> {
     transcript.turns.iter().filter_map(|turn| if let Input::Reply(reply) = &turn.input { Some(reply) } else { None })
-}
-
-/// Makes the database that the transcript's replies describe.
-async fn make_database(transcript: &Transcript, database: &Database) -> Result<(String, Options), String> {
-    let (url, options) = database.fresh()?;
-    let store = open_store(&url, &options).await?;
-    for user in users(transcript) {
-        store.add_user(&user).await.map_err(|error| error.to_string())?;
-    }
-    store.close().await;
-    if replies(transcript).any(|reply| *reply == Reply::Refused) {
-        database.refuse_messages(&url)?;
-    }
-    Ok((url, options))
-}
-
-async fn open_store(url: &str, options: &Options) -> Result<Arc<dyn MailStore>, String> {
-    store::open(url, options).await.map_err(|error| error.to_string())
-}
-
-/// Everyone whom a reply names, in the group that was asked for.
-fn users(transcript: &Transcript) -> Vec<User> {
-    let mut users = BTreeMap::new();
-    let mut group = None;
-    let effects = transcript.effects();
-    for (turn, before) in transcript.turns.iter().zip(&effects) {
-        if let (Input::Reply(Reply::Authenticated(name)), Some(Effect::Request(request))) = (&turn.input, before.last())
-        {
-            let password = request.rsplit_once(' ').map_or("", |(_, password)| password);
-            let credentials = credentials::from_password(password).expect("it is a password");
-            user_of(&mut users, name).credentials = Some(credentials);
-        }
-        let Input::Reply(Reply::Mailboxes(page)) = &turn.input else { continue };
-        if let Some(Effect::Request(request)) = before.last() {
-            match request.split_once(' ') {
-                Some(("expand-group", name)) => group = Some(name.to_owned()),
-                Some(_) => group = None,
-                // A further page of the same list.
-                None => {}
-            }
-        }
-        for mailbox in &page.mailboxes {
-            let user = user_of(&mut users, mailbox);
-            user.group = group.clone().or(user.group.take());
-        }
-    }
-    users.into_values().collect()
-}
-
-fn user_of<'a>(users: &'a mut BTreeMap<String, User>, mailbox: &str) -> &'a mut User {
-    let (username, domain) = mailbox.rsplit_once('@').expect("a mailbox has an @");
-    users.entry(mailbox.to_owned()).or_insert_with(|| User {
-        username: username.to_owned(),
-        domain: domain.to_owned(),
-        group: None,
-        credentials: None,
-    })
-}
-
-fn settings(transcript: &Transcript, certificate: Option<&Certificate>) -> Settings {
-    let mut settings = Settings { listen: vec!["127.0.0.1:0".parse().expect("an address")], ..Settings::default() };
-    settings.connections = 32;
-    // As a core has it that is told nothing.
-    settings.auth = "off".to_owned();
-    settings.control = None;
-    for (key, value) in &transcript.config {
-        let number = || value.parse::<u64>().expect("a number");
-        match key.as_str() {
-            "name" => settings.name = value.clone(),
-            "message-octets-max" => settings.message_size = number(),
-            "header-octets-max" => settings.header_size = number(),
-            "recipients-max" => settings.recipients = number() as u32,
-            "errors-max" => settings.errors = number() as u32,
-            "protocol" if value == "lmtp" => settings.listen[0].protocol = Protocol::Lmtp,
-            "protocol" => {}
-            "accept" => settings.accept = value.clone(),
-            "domains" => settings.domains = value.split(',').map(str::to_owned).collect(),
-            "lookup" => settings.lookup = value.clone(),
-            "auth" => settings.auth = value.clone(),
-            "tls" if value == "on" => settings.listen[0].tls = Some(TlsUse::Implicit),
-            "tls" => settings.listen[0].tls = settings.listen[0].tls.or(Some(TlsUse::Offered)),
-            "require-tls" => settings.listen[0].tls = Some(TlsUse::Required),
-            "bare-newlines" => settings.keep_bare_newlines = value == "keep",
-            _ => panic!("no setting of the server's: {key}"),
-        }
-    }
-    if let Some(certificate) = certificate {
-        settings.tls_certificate = Some(certificate.certificate.clone());
-        settings.tls_key = Some(certificate.key.clone());
-    }
-    settings.drain_timeout = IMPATIENCE;
-    for turn in &transcript.turns {
-        match &turn.input {
-            Input::Event(Event::IdleTimeout) => settings.idle_timeout = IMPATIENCE,
-            Input::Event(Event::SessionExpired) => settings.session_age = IMPATIENCE,
-            Input::Reply(Reply::OutOfSpace) => (settings.message_memory, settings.spool_size) = (1, 1),
-            _ => {}
-        }
-    }
-    settings
 }
 
 async fn run(transcript: &Transcript, database: &Database, cut: Cut) -> Result<Vec<String>, String> {
@@ -380,18 +283,28 @@ async fn stored(store: &dyn MailStore) -> Result<Vec<String>, String> {
             rest.split_once(end).map_or("", |(found, _)| found).to_owned()
         };
         let is_arrival = message.date.at.as_second() == message.received_at.as_second();
+        let (mail_parameters, rcpt_parameters) = parameters(message.parameters.as_deref())?;
         let date = Date { seconds: message.date.at.as_second(), zone_minutes: message.date.zone_minutes };
-        lines.push(write_request(&Request::StoreMessage(Message {
+        lines.push(write_request(&Request::StoreMessage(Box::new(Message {
             mail_from: message.mail_from,
             rcpt_to: message.rcpt_to,
+            mail_parameters,
+            rcpt_parameters,
             client_name: between("from ", " ("),
             protocol: between("with ", " id").into(),
             subject: message.subject,
             date: (!is_arrival).then_some(date),
             header_octets: message.headers.len() as u64,
             octets: (message.headers.len() + message.body.len()) as u64,
-        })));
+        }))));
         lines.push(show(&[message.headers, message.body].concat()));
     }
     Ok(lines)
+}
+
+fn parameters(json: Option<&str>) -> Result<(String, Vec<String>), String> {
+    let Some(json) = json else { return Ok(Default::default()) };
+    let mut kept: serde_json::Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    let taken = (serde_json::from_value(kept["mail"].take()), serde_json::from_value(kept["rcpt"].take()));
+    Ok((taken.0.map_err(|error| error.to_string())?, taken.1.map_err(|error| error.to_string())?))
 }

@@ -163,8 +163,8 @@ fn the_schema_and_the_core_can_be_looked_at() {
     place.ok("schema apply");
     assert!(place.0.path().join("mailcell.db").exists());
     let core = place.ok("core check --default");
-    assert!(core.contains("imports  mailcell:smtp/mail-store@0.2.0\n"), "{core}");
-    assert!(core.contains("layouts  writes 2, reads 2\n"), "{core}");
+    assert!(core.contains("imports  mailcell:smtp/mail-store@0.3.0\n"), "{core}");
+    assert!(core.contains("layouts  writes 3, reads 3\n"), "{core}");
     assert!(core.ends_with(" 0 not safe, 0 with other behaviour, 0 with other texts\n"), "{core}");
     let newer = rusqlite::Connection::open(place.0.path().join("mailcell.db")).unwrap();
     newer.execute_batch("PRAGMA user_version = 99").unwrap();

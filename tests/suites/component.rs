@@ -37,7 +37,7 @@ fn imports() -> Result<(), Failed> {
             _ => {}
         }
     }
-    assert_eq!(names, ["mailcell:smtp/mail-store@0.2.0"]);
+    assert_eq!(names, ["mailcell:smtp/mail-store@0.3.0"]);
     assert_eq!(GENERATION.imports(), names);
     Ok(())
 }

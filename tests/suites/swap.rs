@@ -155,7 +155,7 @@ fn a_session_that_the_other_core_does_not_read_stays() {
     setup.swap(&setup.file("foreign.wasm", &cores::foreign()), &[]);
     setup.wait_until("said", |status| status["generations"][0]["counts"]["stayed"] == 1);
     let stay = setup.generation(1)["stay"].to_string();
-    assert!(stay.contains("writes layouts [2], the other core reads [9]"), "{stay}");
+    assert!(stay.contains("writes layouts [3], the other core reads [9]"), "{stay}");
     assert_eq!(help(&mut before), "214-2.0.0 Commands:");
     assert_eq!(help(&mut setup.server.connect()), "214-2.0.0 Commands of a variant:");
     let shown = setup.core(&["status"]).text();

@@ -1,11 +1,12 @@
-//! AUTH: the exchange of credentials, which the host checks. RFC 4954; PLAIN is RFC 4616.
+//! AUTH: the exchange of credentials, which the host checks. RFC 4954; PLAIN is RFC 4616, SCRAM-SHA-256 is RFC 7677.
 
 use super::{Awaiting, Outcome, Session, TlsState};
+use crate::address;
 use crate::command::Verb;
 use crate::limits;
 use crate::responses::{self, Template};
 use crate::settings::Auth;
-use crate::step::{Request, Step};
+use crate::step::{Identity, Request, Step};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -15,16 +16,24 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Exchange {
     Plain,
     LoginUser,
-    LoginPassword { user: String },
+    LoginPassword {
+        user: String,
+    },
+    ScramFirst,
+    ScramFinal,
+    /// The client has been proved to be this user, and has the server's proof: it answers with nothing.
+    ScramEnd {
+        user: String,
+    },
 }
 
 impl Exchange {
-    /// What the client is asked for, in base64.
+    /// What the client is asked for, if it is not the host who asks.
     fn prompt(&self) -> &'static str {
         match self {
-            Exchange::Plain => "",
-            Exchange::LoginUser => "VXNlcm5hbWU6",
-            Exchange::LoginPassword { .. } => "UGFzc3dvcmQ6",
+            Exchange::LoginUser => "Username:",
+            Exchange::LoginPassword { .. } => "Password:",
+            Exchange::Plain | Exchange::ScramFirst | Exchange::ScramFinal | Exchange::ScramEnd { .. } => "",
         }
     }
 }
@@ -57,21 +66,26 @@ impl Session {
         let exchange = match mechanism.to_ascii_uppercase().as_str() {
             "PLAIN" => Exchange::Plain,
             "LOGIN" => Exchange::LoginUser,
+            "SCRAM-SHA-256" => Exchange::ScramFirst,
             "" => return Err(responses::BAD_ARGUMENT),
             _ => return Err(responses::AUTH_UNKNOWN),
         };
         match initial {
-            None => Ok(self.ask_client(exchange)),
+            None => Ok(self.prompt(exchange)),
             // RFC 4954 4: "=" is an initial response of no octets.
             Some("=") => self.take_credentials(exchange, b""),
             Some(initial) => self.take_credentials(exchange, initial.as_bytes()),
         }
     }
 
-    fn ask_client(&mut self, exchange: Exchange) -> Outcome {
+    fn prompt(&mut self, exchange: Exchange) -> Outcome {
         let prompt = exchange.prompt();
+        self.ask_client(exchange, prompt)
+    }
+
+    fn ask_client(&mut self, exchange: Exchange, text: &str) -> Outcome {
         self.exchange = Some(exchange);
-        Outcome::Respond(responses::AUTH_GO_ON.with(prompt))
+        Outcome::Respond(responses::AUTH_GO_ON.with(&STANDARD.encode(text)))
     }
 
     /// A line of the exchange.
@@ -88,7 +102,12 @@ impl Session {
         let text = STANDARD.decode(encoded).map_err(|_| responses::AUTH_BAD_BASE64)?;
         let text = String::from_utf8(text).map_err(|_| responses::AUTH_BAD_BASE64)?;
         let (user, password) = match exchange {
-            Exchange::LoginUser => return Ok(self.ask_client(Exchange::LoginPassword { user: text })),
+            Exchange::LoginUser => return Ok(self.prompt(Exchange::LoginPassword { user: text })),
+            Exchange::ScramFirst => return ask_host(text, |message| Request::ScramFirst { message }),
+            Exchange::ScramFinal => return ask_host(text, |message| Request::ScramFinal { message }),
+            // RFC 4954 4: data that the mechanism does not expect. RFC 5802 3: there is none behind the server's last message.
+            Exchange::ScramEnd { .. } if !text.is_empty() => return Err(responses::AUTH_FAILED),
+            Exchange::ScramEnd { user } => return Ok(self.authenticate(user)),
             Exchange::LoginPassword { user } => (user, text),
             // RFC 4616 2: `message = [authzid] UTF8NUL authcid UTF8NUL passwd`.
             Exchange::Plain => {
@@ -101,29 +120,49 @@ impl Session {
                 }
             }
         };
-        let fits = |text: &str, octets_max: usize| {
-            !text.is_empty() && text.len() <= octets_max && !text.chars().any(char::is_control)
-        };
+        let fits =
+            |text: &str, octets_max: usize| !text.is_empty() && text.len() <= octets_max && address::is_printable(text);
         if !fits(&user, limits::PATH_OCTETS_MAX) || !fits(&password, limits::PASSWORD_OCTETS_MAX) {
             return Err(responses::AUTH_FAILED);
         }
         Ok(Outcome::Ask(Awaiting::Auth, Request::CheckPassword { user, password }))
     }
 
-    /// What the host has found. Who is wrong three times is not waited for.
-    pub(super) fn end_auth(&mut self, user: Option<&str>) -> Step {
-        match user {
-            Some(user) => {
-                self.user = Some(user.to_owned());
-                self.finish(Outcome::Respond(responses::AUTH_OK.plain()))
-            }
-            None => {
-                self.failures += 1;
-                match self.failures >= limits::AUTH_FAILURES_MAX {
-                    true => self.fail(responses::TOO_MANY_ERRORS),
-                    false => self.finish_error(Some(Verb::Auth), responses::AUTH_FAILED),
-                }
-            }
+    fn authenticate(&mut self, user: String) -> Outcome {
+        self.user = Some(user);
+        Outcome::Respond(responses::AUTH_OK.plain())
+    }
+
+    /// The client is who it says. By SCRAM it is told what proves that the server is, too.
+    pub(super) fn authenticated(&mut self, identity: &Identity) -> Step {
+        let user = identity.user.clone();
+        let outcome = match identity.server_final.as_str() {
+            "" => self.authenticate(user),
+            server_final => self.ask_client(Exchange::ScramEnd { user }, server_final),
+        };
+        self.finish(outcome)
+    }
+
+    /// What the server says next by SCRAM.
+    pub(super) fn challenge(&mut self, message: &str) -> Step {
+        let outcome = self.ask_client(Exchange::ScramFinal, message);
+        self.finish(outcome)
+    }
+
+    /// Who is wrong three times is not waited for.
+    pub(super) fn not_authenticated(&mut self) -> Step {
+        self.failures += 1;
+        match self.failures >= limits::AUTH_FAILURES_MAX {
+            true => self.fail(responses::TOO_MANY_ERRORS),
+            false => self.finish_error(Some(Verb::Auth), responses::AUTH_FAILED),
         }
+    }
+}
+
+/// Messages of SCRAM are the host's affair.
+fn ask_host(message: String, request: impl FnOnce(String) -> Request) -> Result<Outcome, Template> {
+    match message.len() <= limits::SCRAM_OCTETS_MAX && address::is_printable(&message) {
+        true => Ok(Outcome::Ask(Awaiting::Auth, request(message))),
+        false => Err(responses::AUTH_FAILED),
     }
 }

@@ -1,28 +1,49 @@
-//! How a session begins: HELO, EHLO and LHLO, and STARTTLS.
+//! How a session begins: the greeting, HELO, EHLO and LHLO, and STARTTLS.
 
 use super::{Greeting, Outcome, Session, TlsState};
 use crate::address;
-use crate::extensions;
+use crate::extensions::Offers;
 use crate::responses::{self, Template};
 use crate::settings::Tls;
-use crate::step::Order;
+use crate::step::{Order, Response};
 
 impl Session {
+    /// What a client is told first.
+    pub(super) fn welcome(&self) -> Response {
+        let greeting = if self.settings.lmtp { responses::LMTP_GREETING } else { responses::GREETING };
+        greeting.with(&self.settings.name)
+    }
+
+    /// What the session offers as things are.
+    pub(super) fn offers(&self) -> Offers {
+        let is_under_tls = self.tls == TlsState::Established;
+        Offers {
+            is_extended: self.is_extended(),
+            octets_max: self.settings.message_octets_max,
+            recipients_max: self.settings.recipients_max,
+            // RFC 3207 4.2: not listed within TLS. RFC 8689 2: listed within TLS only.
+            has_starttls: self.settings.tls == Tls::Offered && !is_under_tls,
+            has_require_tls: is_under_tls,
+            has_dsn: self.settings.dsn,
+            has_auth: self.offers_auth(),
+            has_lookup: self.offers_lookup(),
+            has_xclient: self.settings.xclient,
+        }
+    }
+
     pub(super) fn greet(&mut self, argument: &str, extended: bool) -> Result<(Outcome, Vec<Order>), Template> {
         if !address::is_domain_or_literal(argument) {
             return Err(responses::HELLO_BAD_DOMAIN);
         }
-        self.greeting = Some(Greeting { client_name: argument.to_owned(), extended });
+        let client_name = self.introduced_as.clone().unwrap_or_else(|| argument.to_owned());
+        self.greeting = Some(Greeting { client_name, extended });
         // RFC 5321 4.1.4: a further EHLO clears everything "exactly as if a RSET command had been issued".
         let orders = self.forget_message();
         let name = responses::HELLO.with(&self.settings.name);
         if !extended {
             return Ok((Outcome::Respond(name), orders));
         }
-        let keywords = {
-            let is_under_tls = self.tls == TlsState::Established;
-            extensions::keywords(&self.settings, is_under_tls, self.offers_auth(), self.offers_lookup())
-        };
+        let keywords = self.offers().keywords();
         let lines = std::iter::once(name).chain(keywords.iter().map(|k| responses::HELLO.with(k))).collect();
         Ok((Outcome::RespondLines(lines), orders))
     }

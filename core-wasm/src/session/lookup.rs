@@ -24,15 +24,33 @@ impl Session {
         if !self.offers_lookup() {
             return Ok(Outcome::Respond(responses::LOOKUP_OFF.plain()));
         }
+        let (name, is_utf8) = self.split_utf8(argument);
+        if !name.is_ascii() && !is_utf8 {
+            return Err(responses::NOT_ASCII);
+        }
         let request = match verb {
-            Verb::Vrfy => user_named(argument),
-            _ => {
-                address::is_local_part(argument).then(|| Request::ExpandGroup { name: address::lookup_name(argument) })
-            }
+            Verb::Vrfy => user_named(name),
+            _ => address::is_local_part(name).then(|| Request::ExpandGroup { name: address::lookup_name(name) }),
         };
         // What is no name cannot be the name of anyone.
         let request = request.ok_or_else(|| not_found(verb))?;
-        Ok(Outcome::Ask(Awaiting::Lookup { verb, begun: false }, request))
+        Ok(Outcome::Ask(Awaiting::Lookup { verb, begun: false, is_utf8 }, request))
+    }
+
+    /// Takes SMTPUTF8 from the end of an argument. RFC 6531 3.7.4.2.
+    fn split_utf8<'a>(&self, argument: &'a str) -> (&'a str, bool) {
+        match argument.rsplit_once(' ') {
+            Some((name, word)) if self.is_extended() && word.eq_ignore_ascii_case("SMTPUTF8") => (name, true),
+            _ => (argument, false),
+        }
+    }
+
+    /// What is found cannot be said in ASCII. RFC 6531 3.7.4.2.
+    pub(super) fn refuse_utf8(&mut self, verb: Verb) -> Step {
+        match verb {
+            Verb::Vrfy => self.finish(Outcome::Respond(responses::LOOKUP_NEEDS_UTF8.plain())),
+            _ => self.finish_error(Some(verb), responses::GROUP_NEEDS_UTF8),
+        }
     }
 
     pub(super) fn list(&mut self, verb: Verb, begun: bool, page: &MailboxPage) -> Step {
@@ -45,7 +63,8 @@ impl Session {
             return self.finish(Outcome::RespondLines(lines));
         }
         lines.iter_mut().for_each(|line| line.more = true);
-        let mut step = self.finish(Outcome::Ask(Awaiting::Lookup { verb, begun: true }, Request::NextPage));
+        let awaiting = Awaiting::Lookup { verb, begun: true, is_utf8: true };
+        let mut step = self.finish(Outcome::Ask(awaiting, Request::NextPage));
         step.responses = self.for_session(lines);
         step
     }

@@ -36,17 +36,25 @@ impl Session {
             return self.end_message(refusal);
         }
         let greeting = self.greeting.as_ref().expect("a transaction belongs to a greeting");
+        let protocol = if greeting.extended { self.protocol(transaction.is_utf8) } else { "SMTP" };
+        let (rcpt_to, mut rcpt_parameters): (_, Vec<_>) =
+            transaction.rcpt_to.into_iter().map(|recipient| (recipient.mailbox, recipient.parameters)).unzip();
+        if rcpt_parameters.iter().all(String::is_empty) {
+            rcpt_parameters.clear();
+        }
         let message = Message {
             mail_from: transaction.mail_from,
-            rcpt_to: transaction.rcpt_to,
+            rcpt_to,
+            mail_parameters: transaction.parameters,
+            rcpt_parameters,
             client_name: greeting.client_name.clone(),
-            protocol: Cow::Borrowed(self.protocol(greeting.extended)),
+            protocol: Cow::Borrowed(protocol),
             subject: reading.content().subject(),
             date: reading.content().date(),
             header_octets: reading.content().header_octets(),
             octets: reading.content().octets(),
         };
-        self.finish(Outcome::Ask(Awaiting::Store, Request::StoreMessage(message)))
+        self.finish(Outcome::Ask(Awaiting::Store, Request::StoreMessage(Box::new(message))))
     }
 
     /// What is said at the end of a message. RFC 2033 4.2: by LMTP "one reply for each previously successful RCPT command".
@@ -67,18 +75,15 @@ impl Session {
         self.transaction.as_ref().map_or(0, |transaction| transaction.rcpt_to.len() as u32)
     }
 
-    /// RFC 3848: the names for `with` in trace lines.
-    fn protocol(&self, is_extended: bool) -> &'static str {
-        match (self.settings.lmtp, is_extended, self.tls == TlsState::Established, self.user.is_some()) {
-            (true, _, true, true) => "LMTPSA",
-            (true, _, true, false) => "LMTPS",
-            (true, _, false, true) => "LMTPA",
-            (true, _, false, false) => "LMTP",
-            (false, true, true, true) => "ESMTPSA",
-            (false, true, true, false) => "ESMTPS",
-            (false, true, false, true) => "ESMTPA",
-            (false, true, false, false) => "ESMTP",
-            (false, false, ..) => "SMTP",
-        }
+    /// The name for `with` in trace lines: RFC 3848, and RFC 6531 3.7.3 for those with UTF8.
+    fn protocol(&self, is_utf8: bool) -> &'static str {
+        const NAMES: [[&str; 4]; 4] = [
+            ["ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA"],
+            ["LMTP", "LMTPA", "LMTPS", "LMTPSA"],
+            ["UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS", "UTF8SMTPSA"],
+            ["UTF8LMTP", "UTF8LMTPA", "UTF8LMTPS", "UTF8LMTPSA"],
+        ];
+        let place = |high: bool, low: bool| 2 * usize::from(high) + usize::from(low);
+        NAMES[place(is_utf8, self.settings.lmtp)][place(self.tls == TlsState::Established, self.user.is_some())]
     }
 }

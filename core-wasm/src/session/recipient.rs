@@ -1,9 +1,8 @@
 //! RCPT: whom mail is accepted for.
 
-use super::{Awaiting, Outcome, Session, Transaction};
+use super::{Awaiting, Outcome, Recipient, Session, Transaction};
 use crate::address::{self, Path};
 use crate::command::Verb;
-use crate::extensions;
 use crate::responses::{self, Template};
 use crate::settings::Accept;
 use crate::step::{MailboxPage, Request, Step};
@@ -14,19 +13,22 @@ impl Session {
         if path == Path::Null {
             return Err(responses::BAD_RECIPIENT);
         }
-        extensions::check_rcpt_parameters(parameters, self.is_extended())?;
+        let parameters = self.offers().read_rcpt_parameters(parameters)?;
+        if !argument.is_ascii() && !self.transaction().is_utf8 {
+            return Err(responses::NOT_ASCII);
+        }
         if self.transaction().rcpt_to.len() >= self.settings.recipients_max {
             return Err(responses::TOO_MANY_RECIPIENTS);
         }
         let request = self.admit(path)?;
-        let mailbox = path.to_envelope();
+        let recipient = Recipient { mailbox: path.to_envelope(), parameters };
         match request {
             None => {
-                self.transaction().rcpt_to.push(mailbox);
+                self.transaction().rcpt_to.push(recipient);
                 Ok(Outcome::Respond(responses::RECIPIENT_OK.plain()))
             }
             Some(request) => {
-                self.transaction().candidate = Some(mailbox);
+                self.transaction().candidate = Some(recipient);
                 Ok(Outcome::Ask(Awaiting::Recipient, request))
             }
         }
@@ -54,11 +56,11 @@ impl Session {
     /// The users of that name have been found.
     pub(super) fn end_rcpt(&mut self, page: &MailboxPage) -> Step {
         let transaction = self.transaction();
-        let mailbox = transaction.candidate.take().expect("a recipient is asked about");
+        let recipient = transaction.candidate.take().expect("a recipient is asked about");
         if page.mailboxes.is_empty() {
             return self.finish_error(Some(Verb::Rcpt), responses::NO_SUCH_USER);
         }
-        transaction.rcpt_to.push(mailbox);
+        transaction.rcpt_to.push(recipient);
         self.finish(Outcome::Respond(responses::RECIPIENT_OK.plain()))
     }
 

@@ -4,6 +4,7 @@
 use super::auth::Exchange;
 use super::chunks::Chunk;
 use super::{Awaiting, Greeting, Session, TlsState, Transaction};
+use crate::address;
 use crate::limits;
 use crate::reading::Reading;
 use crate::settings::Settings;
@@ -11,15 +12,16 @@ use crate::step::{Answer, Config, Core, Due, Input, Next, Position, Schemas, Sna
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// The number of the layout that [`State`] has. Whoever changes what [`State`] reaches gives it another number, and goes on
-/// reading the former one; a test holds the bytes.
-const SCHEMA: u32 = 2;
+/// The number of the layout that [`State`] has. Whoever changes what [`State`] reaches gives it another number and, unless the
+/// contract changes too, so that no core of the former layout can be there, goes on reading that one; a test holds the bytes.
+const SCHEMA: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct State<'a> {
     started: bool,
     tls: TlsState,
     greeting: Cow<'a, Option<Greeting>>,
+    introduced_as: Cow<'a, Option<String>>,
     exchange: Cow<'a, Option<Exchange>>,
     user: Cow<'a, Option<String>>,
     failures: u32,
@@ -70,6 +72,7 @@ impl Session {
             started: self.started,
             tls: self.tls,
             greeting: Cow::Borrowed(&self.greeting),
+            introduced_as: Cow::Borrowed(&self.introduced_as),
             exchange: Cow::Borrowed(&self.exchange),
             user: Cow::Borrowed(&self.user),
             failures: self.failures,
@@ -92,6 +95,7 @@ impl Session {
             started: state.started,
             tls: state.tls,
             greeting: state.greeting.into_owned(),
+            introduced_as: state.introduced_as.into_owned(),
             exchange: state.exchange.into_owned(),
             user: state.user.into_owned(),
             failures: state.failures,
@@ -110,11 +114,14 @@ impl Session {
     fn problem(&self) -> Option<&'static str> {
         let recipients = self.transaction.iter().flat_map(|transaction| &transaction.rcpt_to);
         let candidate = self.transaction.iter().flat_map(|transaction| &transaction.candidate);
+        let everyone = || recipients.clone().chain(candidate.clone());
         let senders = self.transaction.iter().map(|transaction| &transaction.mail_from);
-        let names = self.greeting.iter().map(|greeting| &greeting.client_name);
-        let mut texts = recipients.clone().chain(senders).chain(names).chain(candidate.clone());
-        let is_text =
-            |text: &String| text.len() <= limits::PATH_OCTETS_MAX && text.bytes().all(|b| (0x20..0x7f).contains(&b));
+        let names = self.greeting.iter().map(|greeting| &greeting.client_name).chain(&self.introduced_as);
+        let mut texts = everyone().map(|recipient| &recipient.mailbox).chain(senders).chain(names);
+        let is_text = |text: &String| text.len() <= limits::PATH_OCTETS_MAX && address::is_printable(text);
+        let mut parameters = (self.transaction.iter().map(|transaction| &transaction.parameters))
+            .chain(everyone().map(|recipient| &recipient.parameters));
+        let is_kept = |text: &String| text.len() <= limits::MAIL_EXTRA_OCTETS_MAX && address::is_printable(text);
         let problems = [
             (self.transaction.is_some() && self.greeting.is_none(), "a transaction without a greeting"),
             (self.reading.is_some() && recipients.clone().next().is_none(), "data without a recipient"),
@@ -139,6 +146,7 @@ impl Session {
             ),
             (recipients.count() > limits::RECIPIENTS_MAX, "too many recipients"),
             (!texts.all(is_text), "a name that no command brings"),
+            (!parameters.all(is_kept), "a parameter that no command brings"),
             (self.reading.as_ref().is_some_and(|reading| !reading.content().is_bounded()), "a field that is too long"),
         ];
         problems.into_iter().find_map(|(found, problem)| found.then_some(problem))
@@ -158,25 +166,26 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Recipient;
     use super::*;
     use crate::reading::Form;
 
     /// A session in each kind of state, and its bytes in this layout.
     const STATES: [(&str, &str); 6] = [
-        ("", "000000000000000000000000"),
-        ("XYZZY\r\n", "010000000000000000000001"),
-        ("EHLO c.test\r\n", "01000106632e7465737401000000000000000000"),
+        ("", "00000000000000000000000000"),
+        ("XYZZY\r\n", "01000000000000000000000001"),
+        ("EHLO c.test\r\n", "01000106632e746573740100000000000000000000"),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nVRFY bob\r\n",
-            "01000106632e7465737401000000010361406201036340640000000001000a000000",
+            "01000106632e746573740100000000010361406200010363406400000000000001000b00000000",
         ),
         (
             "EHLO c.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 9 LAST\r\nDa",
-            "01000106632e74657374010000000103614062010363406400000101000200000102020244610000020000000109070100000000",
+            "01000106632e7465737401000000000103614062000103634064000000000101000200000102020244610000020000000109070100000000",
         ),
         (
             "HELO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\nSubject: hi\r\nDa",
-            "01000106632e74657374000000000100010363406400000100030200000100020002446101052068690d0a000f0d000000000000",
+            "01000106632e7465737400000000000100000103634064000000000100030200000100020002446101052068690d0a000f0d000000000000",
         ),
     ];
 
@@ -197,11 +206,15 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_of_schema_2_never_changes() {
+    fn the_layout_of_schema_3_never_changes() {
         let hex = |octets: Vec<u8>| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
         let got: Vec<_> = STATES.iter().map(|(input, _)| (*input, hex(session(input).to_state()))).collect();
         let expected: Vec<_> = STATES.iter().map(|(input, state)| (*input, (*state).to_owned())).collect();
         assert_eq!(got, expected);
+    }
+
+    fn nobody() -> Recipient {
+        Recipient { mailbox: String::new(), parameters: String::new() }
     }
 
     #[test]
@@ -216,9 +229,10 @@ mod tests {
             ((|s| s.greeting = None) as fn(&mut Session), "a transaction without a greeting"),
             (|s| s.transaction = None, ""),
             (|s| s.transaction.as_mut().unwrap().mail_from.push('\r'), "a name that no command brings"),
-            (|s| s.transaction.as_mut().unwrap().candidate = Some("c@d".to_owned()), "a question about no recipient"),
+            (|s| s.transaction.as_mut().unwrap().candidate = Some(nobody()), "a question about no recipient"),
             (|s| s.awaiting = Some(Awaiting::Recipient), "a question about no recipient"),
-            (|s| s.transaction.as_mut().unwrap().rcpt_to = vec![String::new(); 101], "too many recipients"),
+            (|s| s.transaction.as_mut().unwrap().rcpt_to = vec![nobody(); 101], "too many recipients"),
+            (|s| s.transaction.as_mut().unwrap().parameters.push('\r'), "a parameter that no command brings"),
             (|s| s.reading = Some(Reading::new(Form::lines(false))), ""),
             (
                 |s| (s.tls, s.reading) = (TlsState::Starting, Some(Reading::new(Form::lines(false)))),
@@ -233,8 +247,8 @@ mod tests {
         }
         for octets in [
             &b""[..],
-            b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
-            b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+            b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+            b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
             &[0xff; 40],
         ] {
             assert!(Session::restore(&[], SCHEMA, octets).is_err(), "{octets:?}");

@@ -10,7 +10,7 @@ use super::instance::Facts;
 use super::limits;
 use super::one_line;
 use super::state::CellState;
-use mailcell_core::{Answer, Due, Event, Input, MailboxPage, Reply, Schemas, Step};
+use mailcell_core::{Answer, Due, Event, Identity, Input, MailboxPage, Reply, Schemas, Step};
 use wasmtime::Store;
 
 /// An instance with a store, and so with limits, of its own.
@@ -129,15 +129,22 @@ fn position(position: &migration::Position) -> Position {
 
 fn to_wit(reply: &Reply) -> wit::Reply {
     match reply {
-        Reply::Mailboxes(MailboxPage { mailboxes, more }) => {
-            wit::Reply::Mailboxes(mail_store::MailboxPage { mailboxes: mailboxes.clone(), more: *more })
-        }
+        Reply::Mailboxes(MailboxPage { mailboxes, more, is_ascii }) => wit::Reply::Mailboxes(mail_store::MailboxPage {
+            mailboxes: mailboxes.clone(),
+            more: *more,
+            is_ascii: *is_ascii,
+        }),
         Reply::Stored(id) => wit::Reply::Stored(id.clone()),
         Reply::Unavailable => wit::Reply::Unavailable,
         Reply::OutOfSpace => wit::Reply::OutOfSpace,
         Reply::Refused => wit::Reply::Refused,
-        Reply::Authenticated(user) => wit::Reply::Authenticated(user.clone()),
+        Reply::Authenticated(Identity { user, server_final }) => {
+            wit::Reply::Authenticated(mail_store::Identity { user: user.clone(), server_final: server_final.clone() })
+        }
         Reply::NotAuthenticated => wit::Reply::NotAuthenticated,
+        Reply::ScramChallenge(message) => wit::Reply::ScramChallenge(message.clone()),
+        Reply::Admitted => wit::Reply::Admitted,
+        Reply::NotAdmitted => wit::Reply::NotAdmitted,
     }
 }
 

@@ -20,9 +20,9 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, Linker};
 
 /// The one interface that a core may import.
-const IMPORT: &str = "mailcell:smtp/mail-store@0.2.0";
+const IMPORT: &str = "mailcell:smtp/mail-store@0.3.0";
 /// The interfaces that a core must export.
-const EXPORTS: [&str; 2] = ["mailcell:smtp/session@0.2.0", "mailcell:smtp/migration@0.2.0"];
+const EXPORTS: [&str; 2] = ["mailcell:smtp/session@0.3.0", "mailcell:smtp/migration@0.3.0"];
 
 /// What sizes of memories are counted in.
 const WASM_PAGE_OCTETS: u64 = 64 << 10;
@@ -49,7 +49,7 @@ pub enum CoreError {
     #[error("it does not export `{0}`")]
     Export(&'static str),
     /// Its imports or exports have other types.
-    #[error("it does not fit the contract mailcell:smtp@0.2.0: {0}")]
+    #[error("it does not fit the contract mailcell:smtp@0.3.0: {0}")]
     Contract(String),
     /// It is larger than a cell.
     #[error("it needs {0}, more than a cell has")]

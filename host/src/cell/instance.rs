@@ -71,7 +71,7 @@ pub struct Cell {
 enum Instance {
     Component(Component),
     /// The core that the server carries, without a sandbox: to measure what that costs.
-    Native(mailcell_core::Session),
+    Native(Box<mailcell_core::Session>),
 }
 
 impl Cell {
@@ -83,7 +83,7 @@ impl Cell {
         let (instance, step) = match generation.is_native() {
             true => {
                 let (session, step) = mailcell_core::Session::open(&facts.config);
-                (Instance::Native(session), step)
+                (Instance::Native(Box::new(session)), step)
             }
             false => {
                 let mut component = Component::instantiate(generation)?;
@@ -105,7 +105,7 @@ impl Cell {
             true => {
                 let restored = mailcell_core::Session::restore(&facts.config, saved.schema, &saved.state);
                 let (session, position) = restored.map_err(Fault::Unread)?;
-                (Instance::Native(session), (Some(position.due), position.octets))
+                (Instance::Native(Box::new(session)), (Some(position.due), position.octets))
             }
             false => {
                 let mut component = Component::instantiate(generation)?;

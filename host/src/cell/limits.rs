@@ -67,6 +67,9 @@ pub const RECIPIENTS_MAX: usize = 1_000;
 /// A mailbox, a client's name, a protocol's name.
 pub const NAME_OCTETS_MAX: usize = 320;
 
+/// What MAIL or RCPT asks of whoever hands the message on.
+pub const PARAMETERS_OCTETS_MAX: usize = 1_024;
+
 /// A subject.
 pub const SUBJECT_OCTETS_MAX: usize = 64 << 10;
 

@@ -85,17 +85,31 @@ impl mail_store::Host for CellState {
         self.ask(Request::CheckPassword { user, password });
     }
 
+    fn scram_first(&mut self, message: String) {
+        self.ask(Request::ScramFirst { message });
+    }
+
+    fn scram_final(&mut self, message: String) {
+        self.ask(Request::ScramFinal { message });
+    }
+
+    fn admit_client(&mut self, address: String) {
+        self.ask(Request::AdmitClient { address });
+    }
+
     fn store_message(&mut self, message: mail_store::Message) {
-        self.ask(Request::StoreMessage(Message {
+        self.ask(Request::StoreMessage(Box::new(Message {
             mail_from: message.mail_from,
             rcpt_to: message.rcpt_to,
+            mail_parameters: message.mail_parameters,
+            rcpt_parameters: message.rcpt_parameters,
             client_name: message.client_name,
             protocol: message.protocol.into(),
             subject: message.subject,
             date: message.date.map(|date| Date { seconds: date.seconds, zone_minutes: date.zone_minutes }),
             header_octets: message.header_octets,
             octets: message.octets,
-        }));
+        })));
     }
 
     fn append(&mut self, octets: Vec<u8>) {

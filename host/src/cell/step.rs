@@ -3,7 +3,10 @@
 use super::bindings::exports::mailcell::smtp::session as wit;
 use super::limits;
 use crate::credentials::PASSWORD_OCTETS_MAX;
+use mailcell_core::address::is_printable;
+use mailcell_core::limits::SCRAM_OCTETS_MAX;
 use mailcell_core::{Due, Input, Message, Next, Order, Reply, Request, Response, Step};
+use std::net::IpAddr;
 
 /// A step that was checked.
 #[derive(Debug)]
@@ -173,8 +176,9 @@ impl Checker {
             return Err("a response with two codes");
         }
         self.open_response = response.more.then_some(code);
-        if !response.text.bytes().all(|octet| (0x20..0x7f).contains(&octet)) {
-            return Err("a response that is not printable ASCII");
+        // Whether a client may be told what is not ASCII is for the core to know.
+        if !is_printable(&response.text) {
+            return Err("a response with a control character");
         }
         let start = output.len();
         output.extend_from_slice(&digits(code));
@@ -228,6 +232,15 @@ impl Checker {
                 domain.iter().try_for_each(|domain| check_name(domain))?;
             }
             Request::ExpandGroup { name } => check_name(name)?,
+            Request::ScramFirst { message } | Request::ScramFinal { message } => {
+                if message.len() > SCRAM_OCTETS_MAX || !is_printable(message) {
+                    return Err("a message of SCRAM that is too long or holds a control character");
+                }
+            }
+            Request::AdmitClient { address } if address.parse::<IpAddr>().is_err() => {
+                return Err("an address of a client that is none");
+            }
+            Request::AdmitClient { .. } => {}
             Request::CheckPassword { password, .. } if password.len() > PASSWORD_OCTETS_MAX => {
                 return Err("a password that is too long");
             }
@@ -261,6 +274,13 @@ fn check_message(message: &Message) -> Checked<()> {
     if message.rcpt_to.is_empty() || message.rcpt_to.len() > limits::RECIPIENTS_MAX {
         return Err("a message with no or too many recipients");
     }
+    if !message.rcpt_parameters.is_empty() && message.rcpt_parameters.len() != message.rcpt_to.len() {
+        return Err("parameters of other recipients");
+    }
+    let mut parameters = message.rcpt_parameters.iter().chain([&message.mail_parameters]);
+    if !parameters.all(|text| text.len() <= limits::PARAMETERS_OCTETS_MAX && is_printable(text)) {
+        return Err("parameters that are too long or hold a control character");
+    }
     let names = [&*message.mail_from, &*message.client_name, &*message.protocol];
     names.into_iter().chain(message.rcpt_to.iter().map(String::as_str)).try_for_each(check_name)?;
     if message.subject.as_ref().is_some_and(|subject| subject.len() > limits::SUBJECT_OCTETS_MAX) {
@@ -275,7 +295,7 @@ fn check_message(message: &Message) -> Checked<()> {
 
 /// What goes into trace lines and statements must not bring a line end along.
 fn check_name(name: &str) -> Checked<()> {
-    match name.len() <= limits::NAME_OCTETS_MAX && name.chars().all(|c| !c.is_control()) {
+    match name.len() <= limits::NAME_OCTETS_MAX && is_printable(name) {
         true => Ok(()),
         false => Err("a name that is too long or holds a control character"),
     }
@@ -319,7 +339,8 @@ mod tests {
         let close = || wit::Next::Close;
         check(step(999, "", false, close()), Queue::default(), Err("a response code out of bounds"));
         check(step(199, "", false, close()), Queue::default(), Err("a response code out of bounds"));
-        check(step(250, "a\r\nb", false, close()), Queue::default(), Err("a response that is not printable ASCII"));
+        check(step(250, "a\u{85}b", false, close()), Queue::default(), Err("a response with a control character"));
+        check(step(250, "a\r\nb", false, close()), Queue::default(), Err("a response with a control character"));
         check(step(250, &"x".repeat(507), false, close()), Queue::default(), Err("a response line that is too long"));
         check(step(250, "a", true, line()), Queue::default(), Err("a response without its last line"));
         check(step(421, "a", false, line()), Queue::default(), Err("a 421 that does not close"));
@@ -334,7 +355,7 @@ mod tests {
         let response = || Response { code: 250, enhanced: None, text: "Ok".into(), more: false };
         let next = Next::ReadLine { octets_max: 512, secret: false };
         let step = || Step { responses: vec![response(); 2], orders: Vec::new(), next: next.clone() };
-        let page = Reply::Mailboxes(mailcell_core::MailboxPage { mailboxes: Vec::new(), more: false });
+        let page = Reply::Mailboxes(mailcell_core::MailboxPage::new(Vec::new(), false));
         for (input, is_allowed) in [
             (Input::Data(b".".into()), true),
             (Input::Reply(std::borrow::Cow::Owned(Reply::Stored("1".to_owned()))), true),

@@ -6,7 +6,7 @@ use crate::store::{MailStore, Message, MessageDate, MessageFilter, MessageSummar
 use anyhow::Context;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp, civil};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -139,6 +139,7 @@ async fn list(store: &dyn MailStore, filter: MessageFilter, json: bool) -> anyho
                 "date": show_date(message.date),
                 "size": message.size,
                 "received_at": message.received_at.to_string(),
+                "parameters": message.parameters.and_then(|text| serde_json::from_str::<Value>(&text).ok()),
             })
         };
         return output::print_json(messages.into_iter().map(row).collect());
@@ -176,6 +177,9 @@ fn print(message: &Message) -> anyhow::Result<()> {
     field("subject", message.subject.as_deref().unwrap_or("-"))?;
     field("date", &show_date(message.date))?;
     field("received", &message.received_at.to_string())?;
+    if let Some(parameters) = &message.parameters {
+        field("asked", parameters)?;
+    }
     field("size", &format!("{} octets", message.headers.len() + message.body.len()))?;
     writeln!(out)?;
     let octets = [&message.trace, &message.headers, &message.body].map(|part| String::from_utf8_lossy(part));
@@ -262,6 +266,7 @@ mod tests {
             body: b"From x\r\n>From y\r\nFromage\r\nno end".to_vec(),
             trace: b"T: 1\r\n".to_vec(),
             received_at: Timestamp::UNIX_EPOCH,
+            parameters: None,
         };
         let mut out = Vec::new();
         write_mboxrd(&message, &mut out).unwrap();

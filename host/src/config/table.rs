@@ -56,6 +56,9 @@ settings! {
     Server "proxy-from" "NETWORK" "[]"
         "The proxies that are believed on listeners with proxy=on: addresses, or networks such as 10.0.0.0/8."
         |s, texts| s.proxy_from = texts.iter().map(|text| network(text)).collect::<Result<_, _>>()?;
+    Server "xclient-from" "NETWORK" "[]"
+        "The peers that are believed when they say by XCLIENT who their client is: addresses, or networks such as 10.0.0.0/8."
+        |s, texts| s.xclient_from = texts.iter().map(|text| network(text)).collect::<Result<_, _>>()?;
     Server "tls-certificate" "FILE" "\"\""
         "The certificate for TLS with its chain, as PEM; it is read again when it changes."
         |s, texts| s.tls_certificate = path(one(texts)?);
@@ -131,7 +134,7 @@ settings! {
         "Whom mail is accepted for: any recipient, those in the domains, or those of them who are users."
         |s, texts| s.accept = one_of(one(texts)?, &["any", "domains", "users"], "expected any, domains or users")?;
     Server "domains" "DOMAIN" "[]"
-        "The domains of this server, for accept; without them accept=users takes users of every domain."
+        "The domains of this server, for accept, one that is not ASCII in both its forms; without them accept=users takes users of every domain."
         |s, texts| s.domains = texts.iter().map(|text| domain(text)).collect::<Result<_, _>>()?;
     Server "auth" "tls|on|off" "\"tls\""
         "Whether clients may say who they are by AUTH: under TLS, in the clear too, or never."
@@ -139,6 +142,9 @@ settings! {
     Server "lookup" "on|authenticated|off" "\"on\""
         "Whether VRFY and EXPN are answered: to everyone, to those who said who they are, or to nobody."
         |s, texts| s.lookup = one_of(one(texts)?, &["on", "authenticated", "off"], "expected on, authenticated or off")?;
+    Server "dsn" "off|on" "\"off\""
+        "Whether DSN is offered. Senders then ask for notices of delivery, and whoever takes the mail from the database has the duty to send them; what they ask is stored as the message's parameters."
+        |s, texts| s.dsn = choice(one(texts)?, "on", "off", "expected off or on")?;
     Server "bare-newlines" "refuse|keep" "\"refuse\""
         "What becomes of a message with a bare CR, a bare LF or a NUL: it is refused, or stored as it came."
         |s, texts| s.keep_bare_newlines = choice(one(texts)?, "keep", "refuse", "expected refuse or keep")?;

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+const DOMAIN: &str = "expected a domain such as mx.example.org";
+
 pub(super) fn some(texts: &[String]) -> Result<&[String], &'static str> {
     if texts.is_empty() { Err("expected at least one value") } else { Ok(texts) }
 }
@@ -70,7 +72,7 @@ pub(super) fn name(text: &str) -> Result<String, &'static str> {
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         return Ok(if address::is_domain_or_literal(&machine) { machine } else { "localhost".to_owned() });
     }
-    domain(text)
+    if address::is_domain_or_literal(text) { Ok(text.to_owned()) } else { Err(DOMAIN) }
 }
 
 pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
@@ -79,9 +81,5 @@ pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
 }
 
 pub(super) fn domain(text: &str) -> Result<String, &'static str> {
-    if address::is_domain_or_literal(text) {
-        Ok(text.to_owned())
-    } else {
-        Err("expected a domain such as mx.example.org")
-    }
+    if address::is_mailbox_domain(text) { Ok(text.to_owned()) } else { Err(DOMAIN) }
 }

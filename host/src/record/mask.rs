@@ -8,9 +8,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mailcell_conformance::transcript::Input;
 use mailcell_core::command::Verb;
+use mailcell_core::{Identity, Reply};
 
 /// Fields of a header section whose names stay: they are what a core looks for.
 const NAMES: [&[u8]; 2] = [b"subject", b"date"];
+
+/// What XCLIENT says of a client.
+const ATTRIBUTES: [&[u8]; 8] = [b"name", b"addr", b"port", b"proto", b"helo", b"login", b"destaddr", b"destport"];
 
 /// The longest word that is kept of a line that is no command.
 const WORD_OCTETS_MAX: usize = 12;
@@ -31,6 +35,9 @@ pub fn mask_inputs(told: Vec<(Input, Kind)>, with_content: bool) -> Vec<Input> {
     // Behind AUTH, or data that was refused, lines that are no commands are what a client sends all the same.
     let mut is_sensitive = false;
     let mask = |(mut input, kind)| {
+        if let Input::Reply(reply) = &mut input {
+            mask_reply(reply);
+        }
         if let Input::Client(octets) = &mut input {
             match kind {
                 Kind::Line => is_sensitive = mask_command(octets, is_sensitive),
@@ -45,6 +52,13 @@ pub fn mask_inputs(told: Vec<(Input, Kind)>, with_content: bool) -> Vec<Input> {
         input
     };
     told.into_iter().map(mask).collect()
+}
+
+/// Of what passwords are proved with, the length stays.
+fn mask_reply(reply: &mut Reply) {
+    if let Reply::ScramChallenge(text) | Reply::Authenticated(Identity { server_final: text, .. }) = reply {
+        *text = "x".repeat(text.len());
+    }
 }
 
 /// Masks a command line, and tells whether what follows it may be content.
@@ -81,7 +95,12 @@ fn is_harmless(verb: Verb, argument: &[u8]) -> bool {
     match verb {
         Verb::Mail => starts(b"FROM:"),
         Verb::Rcpt => starts(b"TO:"),
-        Verb::Helo | Verb::Ehlo | Verb::Vrfy | Verb::Expn => is_one_word,
+        Verb::Helo | Verb::Ehlo => is_one_word,
+        Verb::Vrfy | Verb::Expn => match argument.iter().position(|octet| *octet == b' ') {
+            Some(at) => argument[at..].eq_ignore_ascii_case(b" SMTPUTF8"),
+            None => is_one_word,
+        },
+        Verb::Xclient => argument.split(|octet| *octet == b' ').all(is_attribute),
         Verb::Bdat => {
             let (size, marker) = argument.split_at(argument.iter().take_while(|octet| octet.is_ascii_digit()).count());
             !size.is_empty() && (marker.is_empty() || marker.eq_ignore_ascii_case(b" LAST"))
@@ -89,6 +108,12 @@ fn is_harmless(verb: Verb, argument: &[u8]) -> bool {
         Verb::Help => str::from_utf8(argument).is_ok_and(|argument| Verb::named(argument).is_some()),
         _ => argument.is_empty(),
     }
+}
+
+/// Whether a word is what XCLIENT says of a client.
+fn is_attribute(word: &[u8]) -> bool {
+    let name = &word[..word.iter().position(|octet| *octet == b'=').unwrap_or(0)];
+    ATTRIBUTES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Masks message data as it came over the wire, but for the names of the fields that matter. Dots and other signs stay:
@@ -155,6 +180,8 @@ mod tests {
             "MAIL FROM:<ann@client.test> SIZE=9",
             "rcpt to:<bob@mx.test>",
             "VRFY bob",
+            "EXPN staff smtputf8",
+            "XCLIENT ADDR=192.0.2.7 login=ann",
             "HELP data",
             "QUIT",
             "X",
@@ -177,6 +204,7 @@ mod tests {
             ("NOOP", "NOOP"),
             ("word", "word"),
         ]);
+        check(&[("VRFY my secret", "VRFY xx xxxxxx"), ("XCLIENT ADDR=1 secret", "XCLIENT xxxxxx xxxxxx")]);
         check(&[("NOOP password", "NOOP xxxxxxxx"), ("Authorization: Basic QQ==", "xxxxxxxxxxxxxx xxxxx xxxx")]);
         assert_eq!(masked(&[("pa55 w\r\n", Kind::Secret)]), ["xxxx x"]);
         assert_eq!(masked(&[("c2VjcmV0\r\n", Kind::Secret)]), ["eHh4eHh4"]);

@@ -310,7 +310,7 @@ fn octets(message: &Message) -> usize {
         + message.trace.len()
         + message.mail_from.len()
         + message.rcpt_to.iter().map(|mailbox| mailbox.len() + 8).sum::<usize>()
-        + message.subject.as_ref().map_or(0, String::len)
+        + [&message.subject, &message.parameters].into_iter().flatten().map(String::len).sum::<usize>()
 }
 
 fn late(limit: Duration) -> StoreError {

@@ -121,6 +121,9 @@ pub struct Message {
     pub trace: Vec<u8>,
     /// To the microsecond.
     pub received_at: Timestamp,
+    /// What MAIL and RCPT asked of whoever hands the message on, if they did: a JSON object of `mail`, a text, and `rcpt`, a
+    /// list of one text for each recipient.
+    pub parameters: Option<String>,
 }
 
 /// A message without its octets.
@@ -140,13 +143,15 @@ pub struct MessageSummary {
     pub size: u64,
     /// See [`Message::received_at`].
     pub received_at: Timestamp,
+    /// See [`Message::parameters`].
+    pub parameters: Option<String>,
 }
 
 impl MessageSummary {
     /// The message, with its octets.
     fn with_octets(self, headers: Vec<u8>, body: Vec<u8>, trace: Vec<u8>) -> Message {
-        let MessageSummary { id, mail_from, rcpt_to, subject, date, received_at, .. } = self;
-        Message { id, mail_from, rcpt_to, subject, date, headers, body, trace, received_at }
+        let MessageSummary { id, mail_from, rcpt_to, subject, date, received_at, parameters, .. } = self;
+        Message { id, mail_from, rcpt_to, subject, date, headers, body, trace, received_at, parameters }
     }
 }
 
@@ -262,5 +267,6 @@ fn sample(body: &[u8]) -> Message {
         body: body.to_vec(),
         trace: b"Return-Path: <Alice@Client.test>\r\n".to_vec(),
         received_at: Timestamp::constant(1_700_000_001, 123_456_000),
+        parameters: Some(r#"{"mail":"RET=FULL","rcpt":["NOTIFY=NEVER",""]}"#.into()),
     }
 }

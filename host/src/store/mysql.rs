@@ -218,11 +218,13 @@ impl MailStore for MysqlStore {
     }
 
     async fn message(&self, id: Uuid) -> Result<Option<Message>> {
-        let sql = "SELECT id, mail_from, rcpt_to, subject, date, date_zone, size, received_at, headers, body, trace
+        let sql =
+            "SELECT id, mail_from, rcpt_to, subject, date, date_zone, size, received_at, parameters, headers, body,
+                   trace
                    FROM messages WHERE id = ?";
         match self.pool.rows(sql, vec![Value::from(id.as_bytes())]).await?.pop() {
             Some(mut row) => {
-                let octets = (take(&mut row, 8)?, take(&mut row, 9)?, take(&mut row, 10)?);
+                let octets = (take(&mut row, 9)?, take(&mut row, 10)?, take(&mut row, 11)?);
                 Ok(Some(summary(&mut row)?.with_octets(octets.0, octets.1, octets.2)))
             }
             None => Ok(None),
@@ -263,8 +265,8 @@ impl Drop for MysqlStore {
 
 /// The query of a filter.
 fn list_query(filter: &MessageFilter) -> (String, Vec<Value>) {
-    let mut sql = "SELECT id, mail_from, rcpt_to, subject, date, date_zone, size, received_at FROM messages
-                   WHERE TRUE"
+    let mut sql = "SELECT id, mail_from, rcpt_to, subject, date, date_zone, size, received_at, parameters
+                   FROM messages WHERE TRUE"
         .to_owned();
     let mut values = Vec::new();
     if let Some(to) = &filter.to {
@@ -336,5 +338,6 @@ fn summary(row: &mut Row) -> Result<MessageSummary> {
         date: columns::message_date(take_time(row, 4)?, take(row, 5)?)?,
         size: take(row, 6)?,
         received_at: take_time(row, 7)?,
+        parameters: take(row, 8)?,
     })
 }

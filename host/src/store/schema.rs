@@ -38,7 +38,9 @@ impl Migration {
 }
 
 /// Every version, the oldest first.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub const MIGRATIONS: &[Migration] = &[MESSAGES_AND_USERS, PARAMETERS];
+
+const MESSAGES_AND_USERS: Migration = Migration {
     version: 1,
     sqlite: &[
         "CREATE TABLE messages (
@@ -94,7 +96,14 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     KEY users_mailgroup (mailgroup)
 ) ENGINE=InnoDB",
     ],
-}];
+};
+
+/// What MAIL and RCPT ask of whoever hands the message on.
+const PARAMETERS: Migration = Migration {
+    version: 2,
+    sqlite: &["ALTER TABLE messages ADD COLUMN parameters TEXT"],
+    mysql: &["ALTER TABLE messages ADD COLUMN parameters MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL"],
+};
 
 /// What is known of a database before it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,15 +181,16 @@ mod tests {
 
     #[test]
     fn plan_knows_every_state() {
-        let all = State { users: true, messages: true, mark: Some(1) };
-        assert_eq!(plan(State::default(), MIGRATIONS).unwrap().len(), 1);
-        assert_eq!(plan(State { mark: Some(0), ..State::default() }, MIGRATIONS).unwrap().len(), 1);
+        let all = State { users: true, messages: true, mark: Some(2) };
+        assert_eq!(plan(State::default(), MIGRATIONS).unwrap().len(), 2);
+        assert_eq!(plan(State { mark: Some(0), ..State::default() }, MIGRATIONS).unwrap().len(), 2);
+        assert_eq!(plan(State { mark: Some(1), ..all }, MIGRATIONS).unwrap().len(), 1);
         assert!(plan(all, MIGRATIONS).unwrap().is_empty());
         let says = |state, text: &str| {
             let error = plan(state, MIGRATIONS).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         };
-        says(State { mark: Some(7), ..all }, "version 7 and this Mailcell knows versions up to 1; upgrade");
+        says(State { mark: Some(7), ..all }, "version 7 and this Mailcell knows versions up to 2; upgrade");
         says(State { mark: None, ..all }, "a table messages without Mailcell's mark");
         says(State { mark: None, messages: false, ..all }, "a table users without Mailcell's mark");
         says(State { users: false, ..all }, "its table users is missing");
@@ -198,7 +208,7 @@ mod tests {
         for (i, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(migration.version as usize, i + 1);
         }
-        assert!(print(Dialect::Mysql).contains("COMMENT='mailcell schema 1';"));
-        assert!(print(Dialect::Sqlite).contains("PRAGMA user_version = 1;"));
+        assert!(print(Dialect::Mysql).contains("COMMENT='mailcell schema 2';"));
+        assert!(print(Dialect::Sqlite).contains("PRAGMA user_version = 2;"));
     }
 }

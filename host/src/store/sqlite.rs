@@ -283,7 +283,9 @@ impl MailStore for SqliteStore {
     }
 
     async fn message(&self, id: Uuid) -> Result<Option<Message>> {
-        let sql = "SELECT id, mail_from, rcpt_to, subject, date, date_zone, size, received_at, headers, body, trace
+        let sql =
+            "SELECT id, mail_from, rcpt_to, subject, date, date_zone, size, received_at, parameters, headers, body,
+                   trace
                    FROM messages WHERE id = ?";
         let found = self.read(move |connection| {
             let mut statement = connection.prepare_cached(sql)?;
@@ -334,8 +336,8 @@ fn user(row: &Row<'_>) -> rusqlite::Result<User> {
 
 /// The query of a filter. `lower` of SQLite knows ASCII only, as the filter wants it.
 fn list_query(filter: &MessageFilter) -> (String, Vec<Value>) {
-    let mut sql = "SELECT id, mail_from, rcpt_to, subject, date, date_zone, size, received_at FROM messages
-                   WHERE TRUE"
+    let mut sql = "SELECT id, mail_from, rcpt_to, subject, date, date_zone, size, received_at, parameters
+                   FROM messages WHERE TRUE"
         .to_owned();
     let mut values = Vec::new();
     if let Some(to) = &filter.to {
@@ -376,11 +378,12 @@ fn summary(row: &Row<'_>) -> Result<MessageSummary> {
         date: columns::message_date(columns::parse_time(&text(row, 4)?)?, number(row, 5)?)?,
         size: number(row, 6)?.unsigned_abs(),
         received_at: columns::parse_time(&text(row, 7)?)?,
+        parameters: row.get(8).map_err(|error| damaged("list of parameters", &error.to_string()))?,
     })
 }
 
 fn message(row: &Row<'_>) -> Result<Message> {
-    Ok(summary(row)?.with_octets(octets(row, 8)?, octets(row, 9)?, octets(row, 10)?))
+    Ok(summary(row)?.with_octets(octets(row, 9)?, octets(row, 10)?, octets(row, 11)?))
 }
 
 /// What an error of SQLite means for who asked.

@@ -164,7 +164,7 @@ async fn what_is_not_ours_is_refused_in_one_line() {
     run("CREATE TABLE users (x)");
     fails("a table users without Mailcell's mark").await;
     run("DROP TABLE users; PRAGMA user_version = 9");
-    fails("schema version 9 and this Mailcell knows versions up to 1").await;
+    fails("schema version 9 and this Mailcell knows versions up to 2").await;
     std::fs::write(&path, [b'x'; 4096]).unwrap();
     fails("not a database").await;
     let missing = dir.path().join("none/mail.db");
@@ -177,17 +177,19 @@ fn an_old_schema_is_brought_up_to_date_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mail.db");
     let mut connection = connect(&path, DEADLINE).unwrap();
+    upgrade(&mut connection, &MIGRATIONS[..1]).unwrap();
     upgrade(&mut connection, MIGRATIONS).unwrap();
+    connection.execute_batch("SELECT parameters FROM messages").unwrap();
     let mut longer = MIGRATIONS.to_vec();
-    longer.push(Migration { version: 2, sqlite: &["ALTER TABLE users ADD COLUMN note TEXT"], mysql: &[] });
-    longer.push(Migration { version: 3, sqlite: &["UPDATE users SET note = 'x'"], mysql: &[] });
+    longer.push(Migration { version: 3, sqlite: &["ALTER TABLE users ADD COLUMN note TEXT"], mysql: &[] });
+    longer.push(Migration { version: 4, sqlite: &["UPDATE users SET note = 'x'"], mysql: &[] });
     upgrade(&mut connection, &longer).unwrap();
     upgrade(&mut connection, &longer).unwrap();
     connection.execute_batch("SELECT note FROM users").unwrap();
     assert!(matches!(upgrade(&mut connection, MIGRATIONS), Err(StoreError::Schema(_))));
-    longer.push(Migration { version: 4, sqlite: &["CREATE TABLE t (x)", "no such statement"], mysql: &[] });
+    longer.push(Migration { version: 5, sqlite: &["CREATE TABLE t (x)", "no such statement"], mysql: &[] });
     assert!(upgrade(&mut connection, &longer).is_err());
-    assert_eq!(state(&connection).unwrap().mark, Some(3), "a failed upgrade leaves the version as it was");
+    assert_eq!(state(&connection).unwrap().mark, Some(4), "a failed upgrade leaves the version as it was");
     longer.pop();
     upgrade(&mut connection, &longer).unwrap();
 }

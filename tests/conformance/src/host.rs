@@ -312,7 +312,7 @@ impl ScriptedHost {
     fn write(&mut self, response: &Response) -> Result<(), String> {
         let Response { code, enhanced, text, more } = response;
         expect((200..600).contains(code), "a code", response)?;
-        expect(text.bytes().all(|b| (b' '..=b'~').contains(&b)), "printable text", response)?;
+        expect(!text.chars().any(char::is_control), "printable text", response)?;
         expect(self.response_open.is_none_or(|open| open == *code), "one code in one response", response)?;
         self.response_open = more.then_some(*code);
         let separator = if *more { '-' } else { ' ' };
@@ -345,6 +345,9 @@ pub fn write_request(request: &Request) -> String {
         Request::CheckPassword { user, password } => {
             format!("check-password {} {}", escape::encode(user.as_bytes()), escape::encode(password.as_bytes()))
         }
+        Request::ScramFirst { message } => format!("scram-first {}", escape::encode(message.as_bytes())),
+        Request::ScramFinal { message } => format!("scram-final {}", escape::encode(message.as_bytes())),
+        Request::AdmitClient { address } => format!("admit-client {address}"),
         Request::StoreMessage(message) => write_message(message),
     }
 }
@@ -356,8 +359,13 @@ fn write_message(message: &Message) -> String {
     let subject = message.subject.as_deref();
     let subject =
         subject.map_or("none".into(), |text| format!("{:?}", escape::encode(text.as_bytes())).replace("\\\\", "\\"));
+    let asked = [std::slice::from_ref(&message.mail_parameters), &message.rcpt_parameters].concat();
+    let parameters = match asked.iter().all(String::is_empty) {
+        true => String::new(),
+        false => format!(" parameters=[{}]", asked.join("; ")),
+    };
     format!(
-        "store-message from=<{}> to={} helo={} protocol={} subject={subject} date={} headers={} size={}",
+        "store-message from=<{}> to={} helo={} protocol={} subject={subject} date={} headers={} size={}{parameters}",
         message.mail_from,
         recipients.collect::<Vec<_>>().join(","),
         message.client_name,

@@ -24,15 +24,16 @@
 //! | `E:` | an event of the host: `idle-timeout`, `session-expired`, `drain`, `line-too-long`, `tls-established` |
 //! | `M:` | a line of the message that the next `Q: store-message` is about |
 //! | `Q:` | a request of the core, as [`crate::host::write_request`] writes it |
-//! | `A:` | the reply: `user MAILBOX` (a line each, `more` behind them if another page follows), `none`, `stored ID`, |
-//! | | `unavailable`, `out-of-space`, `refused`, `authenticated USER`, `not-authenticated` |
+//! | `A:` | the reply: `user MAILBOX` (a line each, `more` behind them if another page follows, `more utf8` if only that is |
+//! | | not ASCII), `none`, `stored ID`, `unavailable`, `out-of-space`, `refused`, `authenticated USER`, `not-authenticated`, |
+//! | | `scram-challenge TEXT`, `scram-authenticated TEXT USER`, `admitted`, `not-admitted` |
 //!
 //! [`crate::escape`] says how octets and repetition are written in `C:`, `S:`, `M:` and `A: user` lines. A recorded session is such a
 //! file too. What a session does that no transcript can expect (a trap, a step that breaks the contract) is shown as `!:`.
 
 use crate::escape;
 use crate::host::Effect;
-use mailcell_core::{Config, Event, MailboxPage, Reply};
+use mailcell_core::{Config, Event, Identity, MailboxPage, Reply};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -302,14 +303,16 @@ impl Reader {
         match (text.split_once(' ').unwrap_or((text, "")), open_page) {
             (("user", mailbox), Some((page, lines))) if !page.mailboxes.is_empty() && !page.more => {
                 page.mailboxes.extend(parse_mailboxes(mailbox)?);
+                page.is_ascii = page.mailboxes.iter().all(|mailbox| mailbox.is_ascii());
                 lines.push(line.to_owned());
             }
             (("user", mailbox), None) => {
                 let mailboxes = parse_mailboxes(mailbox)?;
-                self.push(number, line, Input::Reply(Reply::Mailboxes(MailboxPage { mailboxes, more: false })));
+                self.push(number, line, Input::Reply(Reply::Mailboxes(MailboxPage::new(mailboxes, false))));
             }
-            (("more", ""), Some((page, lines))) if !page.mailboxes.is_empty() && !page.more => {
+            (("more", utf8 @ ("" | "utf8")), Some((page, lines))) if !page.mailboxes.is_empty() && !page.more => {
                 page.more = true;
+                page.is_ascii &= utf8.is_empty();
                 lines.push(line.to_owned());
             }
             (word, None) => self.push(number, line, Input::Reply(parse_reply(word)?)),
@@ -330,13 +333,22 @@ fn parse_mailboxes(text: &str) -> Result<Vec<String>, String> {
 
 fn parse_reply(word: (&str, &str)) -> Result<Reply, String> {
     Ok(match word {
-        ("none", "") => Reply::Mailboxes(MailboxPage { mailboxes: Vec::new(), more: false }),
+        ("none", "") => Reply::Mailboxes(MailboxPage::new(Vec::new(), false)),
         ("stored", id) if !id.is_empty() => Reply::Stored(id.to_owned()),
         ("unavailable", "") => Reply::Unavailable,
         ("out-of-space", "") => Reply::OutOfSpace,
         ("refused", "") => Reply::Refused,
-        ("authenticated", user) if !user.is_empty() => Reply::Authenticated(user.to_owned()),
+        ("authenticated", user) if !user.is_empty() => {
+            Reply::Authenticated(Identity { user: user.to_owned(), server_final: String::new() })
+        }
         ("not-authenticated", "") => Reply::NotAuthenticated,
+        ("scram-challenge", text) if !text.is_empty() => Reply::ScramChallenge(text.to_owned()),
+        ("scram-authenticated", rest) => {
+            let (server_final, user) = rest.split_once(' ').ok_or("scram-authenticated TEXT USER")?;
+            Reply::Authenticated(Identity { user: user.to_owned(), server_final: server_final.to_owned() })
+        }
+        ("admitted", "") => Reply::Admitted,
+        ("not-admitted", "") => Reply::NotAdmitted,
         (word, _) => return Err(format!("no such reply: {word:?}")),
     })
 }
@@ -346,14 +358,24 @@ fn write_reply(reply: &Reply) -> Vec<String> {
         Reply::Mailboxes(page) if page.mailboxes.is_empty() => vec!["A: none".to_owned()],
         Reply::Mailboxes(page) => {
             let users = page.mailboxes.iter().map(|mailbox| format!("A: user {}", escape::encode(mailbox.as_bytes())));
-            users.chain(page.more.then(|| "A: more".to_owned())).collect()
+            let is_ascii = page.is_ascii || page.mailboxes.iter().any(|mailbox| !mailbox.is_ascii());
+            let more = if is_ascii { "A: more" } else { "A: more utf8" };
+            users.chain(page.more.then(|| more.to_owned())).collect()
         }
         Reply::Stored(id) => vec![format!("A: stored {id}")],
         Reply::Unavailable => vec!["A: unavailable".to_owned()],
         Reply::OutOfSpace => vec!["A: out-of-space".to_owned()],
         Reply::Refused => vec!["A: refused".to_owned()],
-        Reply::Authenticated(user) => vec![format!("A: authenticated {user}")],
+        Reply::Authenticated(Identity { user, server_final }) if server_final.is_empty() => {
+            vec![format!("A: authenticated {user}")]
+        }
+        Reply::Authenticated(Identity { user, server_final }) => {
+            vec![format!("A: scram-authenticated {server_final} {user}")]
+        }
         Reply::NotAuthenticated => vec!["A: not-authenticated".to_owned()],
+        Reply::ScramChallenge(text) => vec![format!("A: scram-challenge {text}")],
+        Reply::Admitted => vec!["A: admitted".to_owned()],
+        Reply::NotAdmitted => vec!["A: not-admitted".to_owned()],
     }
 }
 

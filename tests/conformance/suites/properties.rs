@@ -2,18 +2,21 @@
 //! running anything through it is half of each test.
 
 use mailcell_conformance::host::{Effect, Open, ScriptedHost, moving, native};
-use mailcell_core::{Core, Due, Event, MailboxPage, Next, Reply, Request, Session};
+use mailcell_core::{Core, Due, Event, Identity, MailboxPage, Next, Reply, Request, Session};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 /// Small limits, so that random input reaches them.
-const LIMITS: [(&str, &str); 5] = [
+const LIMITS: [(&str, &str); 8] = [
     ("name", "mx.test"),
     ("message-octets-max", "3000"),
     ("header-octets-max", "500"),
     ("recipients-max", "3"),
     ("errors-max", "8"),
+    ("auth", "on"),
+    ("dsn", "on"),
+    ("xclient", "on"),
 ];
 
 fn open(settings: &[(&str, &str)]) -> ScriptedHost {
@@ -33,6 +36,7 @@ fn answer(host: &mut ScriptedHost, pages_left: &mut u32) {
                 match local_part.as_str() {
                     "down" => Reply::Unavailable,
                     "bob" => mailboxes(&["bob@mx.test"], false),
+                    "j\u{f6}rg" | "joerg" => mailboxes(&["j\u{f6}rg@b\u{fc}cher.test"], false),
                     "staff" => {
                         *pages_left = 2;
                         mailboxes(&["ann@mx.test", "bob@mx.test"], true)
@@ -41,8 +45,20 @@ fn answer(host: &mut ScriptedHost, pages_left: &mut u32) {
                 }
             }
             Request::CheckPassword { user, .. } => match user.len() % 2 {
-                0 => Reply::Authenticated(user.clone()),
+                0 => Reply::Authenticated(Identity { user: user.clone(), server_final: String::new() }),
                 _ => Reply::NotAuthenticated,
+            },
+            Request::ScramFirst { message } => match message.len() % 3 {
+                0 => Reply::NotAuthenticated,
+                _ => Reply::ScramChallenge("r=1".to_owned()),
+            },
+            Request::ScramFinal { message } => match message.len() % 3 {
+                0 => Reply::NotAuthenticated,
+                _ => Reply::Authenticated(Identity { user: "ann@mx.test".to_owned(), server_final: "v=1".to_owned() }),
+            },
+            Request::AdmitClient { address } => match address.len() % 2 {
+                0 => Reply::NotAdmitted,
+                _ => Reply::Admitted,
             },
             Request::NextPage => {
                 *pages_left -= 1;
@@ -59,7 +75,7 @@ fn answer(host: &mut ScriptedHost, pages_left: &mut u32) {
 }
 
 fn mailboxes(list: &[&str], more: bool) -> Reply {
-    Reply::Mailboxes(MailboxPage { mailboxes: list.iter().map(|mailbox| mailbox.to_string()).collect(), more })
+    Reply::Mailboxes(MailboxPage::new(list.iter().map(|mailbox| mailbox.to_string()).collect(), more))
 }
 
 /// The effects of an input, cut at those places.
@@ -107,6 +123,15 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
         "VRFY bob",
         "VRFY nobody",
         "VRFY down",
+        "VRFY joerg",
+        "VRFY j\u{f6}rg SMTPUTF8",
+        "MAIL FROM:<j\u{f6}rg@b\u{fc}cher.test> SMTPUTF8 RET=HDRS",
+        "RCPT TO:<j\u{f6}rg@b\u{fc}cher.test> NOTIFY=NEVER",
+        "AUTH SCRAM-SHA-256 biwsbj11c2VyLHI9MQ==",
+        "AUTH PLAIN",
+        "YT1i",
+        "XCLIENT ADDR=192.0.2.1",
+        "XCLIENT ADDR=192.0.2.10 LOGIN=ann",
         "EXPN staff",
         "EXPN",
         "HELP",

@@ -10,7 +10,7 @@ use mailcell_core::{Reply, sequence};
 /// protocol.md, "States and commands", with a good argument each. A cell is the answer's code and the state behind it;
 /// DATA's is the answer to the end of data.
 ///
-/// STARTTLS is as without a certificate.
+/// STARTTLS is as without a certificate, XCLIENT as by a peer who is not trusted.
 const EXPECTED: &str = "
     command  Start       Ready       Sender          Recipients      Chunks
     HELO     250 Ready   503 Ready   503 Sender      503 Recipients 503 Chunks
@@ -18,6 +18,7 @@ const EXPECTED: &str = "
     LHLO     500 Start   500 Ready   500 Sender      500 Recipients  500 Chunks
     STARTTLS 503 Start   502 Ready   503 Sender      503 Recipients 503 Chunks
     AUTH     503 Start   502 Ready   503 Sender      503 Recipients  503 Chunks
+    XCLIENT  550 Start   550 Ready   503 Sender      503 Recipients  503 Chunks
     MAIL     503 Start   250 Sender  503 Sender      503 Recipients 503 Chunks
     RCPT     503 Start   503 Ready   250 Recipients  250 Recipients 503 Chunks
     DATA     503 Start   503 Ready   503 Sender      250 Ready 503 Chunks
@@ -91,7 +92,7 @@ impl Session {
 }
 
 fn page(mailbox: &str) -> mailcell_core::MailboxPage {
-    mailcell_core::MailboxPage { mailboxes: vec![mailbox.into()], more: false }
+    mailcell_core::MailboxPage::new(vec![mailbox.into()], false)
 }
 
 fn with_argument(verb: &str) -> String {
@@ -101,6 +102,7 @@ fn with_argument(verb: &str) -> String {
         "RCPT" => " TO:<zoe@mx.test>",
         "VRFY" | "EXPN" => " bob",
         "BDAT" => " 0",
+        "XCLIENT" => " ADDR=192.0.2.1",
         _ => "",
     };
     format!("{verb}{argument}")

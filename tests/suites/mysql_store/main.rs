@@ -51,6 +51,7 @@ fn sample(body: &[u8]) -> Message {
         body: body.to_vec(),
         trace: b"Return-Path: <Alice@Client.test>\r\n".to_vec(),
         received_at: Timestamp::constant(1_700_000_001, 123_456_000),
+        parameters: Some(r#"{"mail":"RET=FULL","rcpt":["NOTIFY=NEVER",""]}"#.into()),
     }
 }
 
@@ -275,7 +276,7 @@ fn locks_and_deadlocks_are_waited_out() {
         // Another one holds the very key for a while.
         let hex = message.id.simple();
         let hold = format!(
-            "INSERT INTO messages VALUES (x'{hex}', '', '[]', NULL, '2020-01-01', 0, '', '', '', 0, '2020-01-01')"
+            "INSERT INTO messages VALUES (x'{hex}', '', '[]', NULL, '2020-01-01', 0, '', '', '', 0, '2020-01-01', NULL)"
         );
         let other = async { server.sql(&["START TRANSACTION", &hold, "DO SLEEP(1)", "ROLLBACK"]).await };
         let mine = async {

@@ -16,13 +16,15 @@ fn only_a_schema_of_ours_is_used() {
         let foreign = open_error(server.url("mailcell")).await;
         assert!(foreign.contains("a table users without Mailcell's mark"), "{foreign}");
         server.sql(&["DROP TABLE users"]).await;
+        // A database of an earlier version.
+        drop(mysql::open_with(options(server.url("mailcell"), DEADLINE), &MIGRATIONS[..1]).await.unwrap());
         // Hosts that start together.
         let opens: Vec<_> =
             (0..4).map(|_| tokio::spawn(mysql::open(options(server.url("mailcell"), DEADLINE)))).collect();
         for open in opens {
             open.await.unwrap().unwrap();
         }
-        let mark = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_COMMENT = 'mailcell schema 1'";
+        let mark = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_COMMENT = 'mailcell schema 2'";
         assert_eq!(server.number(mark).await, 1);
         // An account without DDL, now that the tables are there.
         let plain = mysql::open(options(server.url("plain"), DEADLINE)).await.unwrap();
@@ -30,16 +32,16 @@ fn only_a_schema_of_ours_is_used() {
         plain.add_user(&user("bob", "x.org", None)).await.unwrap();
         // Newer, through a longer list of versions, twice.
         let mut longer = MIGRATIONS.to_vec();
-        longer.push(Migration { version: 2, sqlite: &[], mysql: &["ALTER TABLE users ADD COLUMN note TEXT NULL"] });
-        longer.push(Migration { version: 3, sqlite: &[], mysql: &["UPDATE users SET note = 'x'"] });
+        longer.push(Migration { version: 3, sqlite: &[], mysql: &["ALTER TABLE users ADD COLUMN note TEXT NULL"] });
+        longer.push(Migration { version: 4, sqlite: &[], mysql: &["UPDATE users SET note = 'x'"] });
         for _ in 0..2 {
             mysql::open_with(options(server.url("mailcell"), DEADLINE), &longer).await.unwrap();
         }
         assert_eq!(server.number("SELECT COUNT(*) FROM users WHERE note = 'x'").await, 1);
         let newer = open_error(server.url("mailcell")).await;
-        assert!(newer.contains("schema version 3 and this Mailcell knows versions up to 1"), "{newer}");
+        assert!(newer.contains("schema version 4 and this Mailcell knows versions up to 2"), "{newer}");
         // A host that died between a statement and the mark left the statement done.
-        server.sql(&["ALTER TABLE messages COMMENT='mailcell schema 1'"]).await;
+        server.sql(&["ALTER TABLE messages COMMENT='mailcell schema 2'"]).await;
         mysql::open_with(options(server.url("mailcell"), DEADLINE), &longer).await.unwrap();
         // By hand.
         server.sql(&["DROP TABLE users", "DROP TABLE messages"]).await;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-const COLUMNS: usize = 11;
+const COLUMNS: usize = 12;
 /// What a statement takes beside its values, in octets, generously.
 const STATEMENT_OVERHEAD: u64 = 4096;
 /// A message that goes alone and is larger than this is sent without keeping a copy for a second try.
@@ -199,7 +199,7 @@ fn insert_sql(rows: usize) -> String {
     let row = format!("({})", marks(COLUMNS));
     format!(
         "INSERT INTO messages (id, mail_from, rcpt_to, subject, date, date_zone, headers, body, trace, size, \
-         received_at) \
+         received_at, parameters) \
          VALUES {} ON DUPLICATE KEY UPDATE id = id",
         vec![row; rows].join(",")
     )
@@ -222,5 +222,6 @@ fn row(message: &mut Message, give: bool, params: &mut Vec<Value>) {
         message.trace.as_slice().into(),
         size.into(),
         columns::micros(message.received_at).into(),
+        message.parameters.as_deref().into(),
     ]);
 }

@@ -105,8 +105,8 @@ fn insert_all(connection: &mut Connection, batch: &[Job]) -> Result<Vec<bool>> {
 fn insert(connection: &Connection, message: &Message) -> rusqlite::Result<bool> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO messages
-         (id, mail_from, rcpt_to, subject, date, date_zone, headers, body, trace, size, received_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+         (id, mail_from, rcpt_to, subject, date, date_zone, headers, body, trace, size, received_at, parameters)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     )?;
     let rows = statement.execute(params![
         message.id.as_bytes().as_slice(),
@@ -120,6 +120,7 @@ fn insert(connection: &Connection, message: &Message) -> rusqlite::Result<bool> 
         message.trace,
         (message.headers.len() + message.body.len()) as i64,
         columns::micros(message.received_at),
+        message.parameters,
     ])?;
     Ok(rows == 1)
 }

@@ -43,10 +43,7 @@ fn what_is_written_is_read_and_written_again() {
     assert_eq!(transcript.write(&transcript.effects()), EXAMPLE);
     let inputs: Vec<_> = transcript.turns.iter().map(|turn| (turn.line, turn.input.clone())).collect();
     let page = |mailboxes: &[&str], more| {
-        Input::Reply(Reply::Mailboxes(MailboxPage {
-            mailboxes: mailboxes.iter().map(|m| m.to_string()).collect(),
-            more,
-        }))
+        Input::Reply(Reply::Mailboxes(MailboxPage::new(mailboxes.iter().map(|m| m.to_string()).collect(), more)))
     };
     let expected = [
         (8, Input::Client(b"EHLO client.test\r\n".into())),
@@ -96,10 +93,7 @@ fn errors_name_file_and_line() {
 fn what_a_session_was_told_is_read_again() {
     let client = |octets: &[u8]| Input::Client(octets.to_vec());
     let page = |mailboxes: &[&str], more| {
-        Input::Reply(Reply::Mailboxes(MailboxPage {
-            mailboxes: mailboxes.iter().map(|m| m.to_string()).collect(),
-            more,
-        }))
+        Input::Reply(Reply::Mailboxes(MailboxPage::new(mailboxes.iter().map(|m| m.to_string()).collect(), more)))
     };
     let every_octet: Vec<u8> = (0..=255).collect();
     let inputs = vec![

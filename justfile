@@ -2,7 +2,7 @@
 default:
     @just --list --unsorted
 
-# Install what the tests need beside Rust: the wasm target, MariaDB, and mail clients that nobody here wrote.
+# Install what the tests need beside Rust: the wasm target, MariaDB, mail clients that nobody here wrote, and an unpacked Postfix.
 setup:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -12,11 +12,26 @@ setup:
         PATH="$PATH:/usr/sbin" command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
     done
     perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl)
+    sudo=; [ "$(id -u)" -eq 0 ] || sudo=sudo
+    # Postfix is unpacked, and only its libraries are installed: all of it would be the machine's mail system.
+    target="${CARGO_TARGET_DIR:-target}"
+    if [ ! -d "$target/postfix-unpacked" ]; then
+        mkdir -p "$target"
+        place="$(mktemp -d -p "$target")"
+        trap 'rm -rf "$place"' EXIT
+        fetch() { (cd "$place" && apt-get -o APT::Sandbox::User=root download -qq postfix); }
+        fetch || { $sudo apt-get update -qq && fetch; }
+        for library in $(dpkg-deb --field "$place"/postfix_*.deb Depends | tr ',' '\n' | sed -n 's/^ *\(lib[^ ]*\).*/\1/p'); do
+            dpkg-query --status "$library" >/dev/null 2>&1 || missing+=("$library")
+        done
+        dpkg-deb --extract "$place"/postfix_*.deb "$place/unpacked"
+    fi
     if [ "${#missing[@]}" -gt 0 ]; then
-        sudo=; [ "$(id -u)" -eq 0 ] || sudo=sudo
         $sudo apt-get update -qq
         DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}"
     fi
+    # When its libraries are there as well.
+    [ -d "$target/postfix-unpacked" ] || mv "$place/unpacked" "$target/postfix-unpacked"
 
 # Run the server on 127.0.0.1:2525, with mail in mailcell.db.
 run *ARGS:
@@ -48,7 +63,7 @@ deny:
 core:
     cargo run --quiet -- core check target/mailcell-core.wasm
 
-# Measure: all rows of the table, or those that are named (needs Debian's package tools and MariaDB; Postfix starts as root only).
+# Measure: all rows of the table, or those that are named (Postfix starts as root only).
 bench *ROWS: setup
     cargo build --release --package mailcell --package mailcell-bench
     target/release/mailcell-bench {{ROWS}}

@@ -10,12 +10,16 @@
 //! | `cores` | cores for tests, good ones and others |
 //! | `tls` | a certificate, and a client that trusts it |
 //! | `mariadb` | a MariaDB server of one test's own |
+//! | `postfix` | a Postfix of one test's own |
+//! | `process` | programs that end with what started them |
 
 pub mod component;
 pub mod cores;
 pub mod database;
 pub mod load;
 pub mod mariadb;
+pub mod postfix;
+pub mod process;
 pub mod program;
 pub mod tls;
 pub mod wire;

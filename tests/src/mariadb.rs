@@ -1,8 +1,9 @@
 //! A MariaDB server of one test's own: a private directory, a free port of the loopback interface, real durability.
 //!
 //! It ends with its [`MariaDb`], and also with the test process, however that ends: `setpriv --pdeathsig` ends the
-//! server, and a shell that waits for the end of its input removes the directory.
+//! server, and its [`Directory`] goes as well.
 
+use crate::process::Directory;
 use rustix::process::{PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -10,11 +11,10 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// How long a start or an orderly stop may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -41,8 +41,7 @@ fn because<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> MariaDbError {
 #[derive(Debug)]
 pub struct MariaDb {
     process: Option<Process>,
-    watch: Child,
-    directory: TempDir,
+    directory: Directory,
     options: Vec<String>,
     password: String,
     port: u16,
@@ -75,9 +74,7 @@ impl MariaDb {
         for program in ["mariadbd", "mariadb-install-db", "mariadb", "setpriv"] {
             find(program)?;
         }
-        let directory =
-            tempfile::Builder::new().prefix("mailcell-mariadb-").tempdir().map_err(because("no directory"))?;
-        let watch = watch(directory.path())?;
+        let directory = Directory::make("mailcell-mariadb-").map_err(because("no directory"))?;
         let port = TcpListener::bind(("127.0.0.1", 0))
             .and_then(|listener| listener.local_addr())
             .map_err(because("no port"))?
@@ -85,7 +82,6 @@ impl MariaDb {
         let random = || RandomState::new().build_hasher().finish();
         let mut server = MariaDb {
             process: None,
-            watch,
             directory,
             options: options.iter().map(|option| option.to_string()).collect(),
             password: format!("{:016x}{:016x}", random(), random()),
@@ -266,9 +262,6 @@ impl MariaDb {
 impl Drop for MariaDb {
     fn drop(&mut self) {
         self.kill();
-        // The directory goes with its field. A watch that is gone already has removed it.
-        self.watch.kill().ok();
-        self.watch.wait().ok();
     }
 }
 
@@ -312,14 +305,6 @@ impl Process {
         self.signal(Signal::KILL).ok();
         self.keeper.join().ok();
     }
-}
-
-/// A shell that removes the directory when this process ends without doing so.
-fn watch(directory: &Path) -> Result<Child> {
-    let script = "trap '' INT TERM HUP; read -r _; sleep 1; rm -rf -- \"$1\"";
-    let mut shell = Command::new("sh");
-    shell.args(["-c", script, "sh"]).arg(directory).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    shell.spawn().map_err(because("sh"))
 }
 
 fn option(name: &str, path: &Path) -> String {

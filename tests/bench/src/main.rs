@@ -5,7 +5,6 @@ mod connections;
 mod held;
 mod large;
 mod memory;
-mod postfix;
 mod served;
 mod single;
 mod swap;

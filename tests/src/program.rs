@@ -36,6 +36,8 @@ pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
     log: Receiver<String>,
+    /// What it logged until it listened.
+    pub log_of_start: String,
 }
 
 /// A command of the program, with nothing of this process's own settings.
@@ -97,8 +99,10 @@ impl Server {
                 }
             }
         });
-        let mut server = Server { process, directory, address: SocketAddr::from(([127, 0, 0, 1], 0)), log };
-        let line = server.wait_for_log("listening");
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server { process, directory, address, log, log_of_start: String::new() };
+        let (before, line) = server.read_log_until("listening");
+        server.log_of_start = before;
         let port = line.split("127.0.0.1:").nth(1).expect("it says where");
         let port = port.split(|c: char| !c.is_ascii_digit()).next().expect("a text has a first part");
         server.address.set_port(port.parse().expect("a port"));
@@ -121,11 +125,16 @@ impl Server {
     /// # Panics
     /// When none comes.
     pub fn wait_for_log(&self, text: &str) -> String {
+        self.read_log_until(text).1
+    }
+
+    /// The lines in front of the one that holds `text`, and that one.
+    fn read_log_until(&self, text: &str) -> (String, String) {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = String::new();
         loop {
             match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) if line.contains(text) => return line,
+                Ok(line) if line.contains(text) => return (seen, line),
                 Ok(line) => seen += &(line + "\n"),
                 Err(_) => panic!("no {text:?} in the log:\n{seen}"),
             }

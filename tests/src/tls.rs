@@ -1,6 +1,7 @@
 //! A certificate of one test's own, and a client that trusts it alone.
 
 use mailcell::tls::self_signed;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -31,8 +32,24 @@ impl Certificate {
     /// # Errors
     /// When it cannot be written.
     pub fn make() -> Result<Certificate, String> {
-        let because = |error: std::io::Error| error.to_string();
         let (pem, key_pem) = self_signed(vec![NAME.to_owned()]).map_err(|error| error.to_string())?;
+        Certificate::write(pem, &key_pem)
+    }
+
+    /// Makes one that is valid from the beginning of one year to that of another.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn make_for_years(from: i32, to: i32) -> Result<Certificate, String> {
+        let because = |error: rcgen::Error| error.to_string();
+        let mut parameters = CertificateParams::new(vec![NAME.to_owned()]).map_err(because)?;
+        (parameters.not_before, parameters.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+        let key = KeyPair::generate().map_err(because)?;
+        Certificate::write(parameters.self_signed(&key).map_err(because)?.pem(), &key.serialize_pem())
+    }
+
+    fn write(pem: String, key_pem: &str) -> Result<Certificate, String> {
+        let because = |error: std::io::Error| error.to_string();
         let directory = tempfile::tempdir().map_err(because)?;
         let [certificate, key] = ["mailcell.crt", "mailcell.key"].map(|name| directory.path().join(name));
         std::fs::write(&certificate, &pem).map_err(because)?;

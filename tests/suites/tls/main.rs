@@ -1,5 +1,7 @@
-//! TLS: with clients that nobody here wrote, through moves and sleep, and what comes in its place.
+//! TLS: with clients that nobody here wrote, through moves and sleep, what comes in its place, and its certificates.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod certificates;
 
 use mailcell_tests::cores;
 use mailcell_tests::program::{PATIENCE, Server, command, run};
@@ -25,7 +27,11 @@ struct Setup {
 }
 
 fn setup(arguments: &[&str]) -> Setup {
-    let (certificate, directory) = (Certificate::make().unwrap(), tempfile::tempdir().unwrap());
+    setup_with(Certificate::make().unwrap(), arguments)
+}
+
+fn setup_with(certificate: Certificate, arguments: &[&str]) -> Setup {
+    let directory = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", directory.path().join("mail.db").display());
     let [file, key] = [&certificate.certificate, &certificate.key].map(|path| path.to_str().unwrap());
     let mut all = vec!["--listen", "127.0.0.1:0 tls=implicit", "--database", &database];
@@ -339,66 +345,4 @@ async fn sessions_under_tls_hibernate_and_move_to_another_core() {
         messages.iter().any(|message| message.contains("one\r\ntwo") || message.contains("one\ntwo")),
         "{messages:?}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_that_changes_is_read_again() {
-    let setup = setup(&[]);
-    let open = setup.secure().await;
-    // A key that does not fit changes nothing.
-    let other = Certificate::make().unwrap();
-    std::fs::copy(&other.key, &setup.certificate.key).unwrap();
-    let line = setup.server.wait_for_log("the certificate stays the one that it was");
-    assert!(line.contains("is not the key of"), "{line}");
-    setup.secure().await.say("NOOP", "250").await;
-    // With its certificate it does.
-    std::fs::copy(&other.certificate, &setup.certificate.certificate).unwrap();
-    setup.server.wait_for_log("read the certificate again");
-    let stream = TcpStream::connect(setup.implicit).await.unwrap();
-    let mut client = Client(BufReader::new(other.connect(stream).await.unwrap()));
-    client.expect("220").await;
-    // Whoever is under TLS stays there.
-    let mut open = open;
-    open.say("NOOP", "250").await;
-}
-
-#[test]
-fn what_is_wrong_with_tls_is_said_at_the_start() {
-    let certificate = Certificate::make().unwrap();
-    let file = certificate.certificate.to_str().unwrap();
-    for (arguments, expected) in [
-        (&["--listen", "127.0.0.1:0 tls=implicit"][..], "127.0.0.1:0: TLS needs tls-certificate and tls-key"),
-        (&["--listen", "127.0.0.1:0 tls=on"], "--listen: expected tls=off, starttls, required or implicit"),
-        (&["--listen", "127.0.0.1:0 proxy=on"], "127.0.0.1:0: proxy=on needs proxy-from"),
-        (&["--tls-certificate", file], "TLS needs both tls-certificate and tls-key"),
-        (&["--tls-certificate", file, "--tls-key", "/nowhere"], "cannot read /nowhere"),
-        (&["--tls-certificate", file, "--tls-key", file], "not a private key in PEM form"),
-    ] {
-        let all = [&["serve", "--database", "discard:", "--control", ""], arguments].concat();
-        let finished = run(command(Path::new(PROGRAM), &all), b"");
-        assert_eq!(finished.status.code(), Some(1), "{arguments:?}");
-        let last = finished.stderr.lines().last().unwrap_or_default();
-        assert!(last.starts_with("mailcell: ") && last.contains(expected), "{arguments:?}: {}", finished.stderr);
-    }
-}
-
-#[test]
-fn a_self_signed_certificate_on_request() {
-    let place = tempfile::tempdir().unwrap();
-    let make = || {
-        let mut command = command(Path::new(PROGRAM), &["tls", "self-signed", "--name", "mx.test"]);
-        command.current_dir(place.path());
-        run(command, b"")
-    };
-    let made = make();
-    assert!(made.status.success(), "{}", made.stderr);
-    assert_eq!(made.text(), "mailcell.crt and mailcell.key, for mx.test\n");
-    let again = make();
-    assert_eq!(again.status.code(), Some(1));
-    assert!(again.stderr.contains("cannot make mailcell.key"), "{}", again.stderr);
-    let shown = Command::new("openssl")
-        .args(["x509", "-noout", "-ext", "subjectAltName", "-in"])
-        .arg(place.path().join("mailcell.crt"))
-        .output();
-    assert!(String::from_utf8_lossy(&shown.unwrap().stdout).contains("DNS:mx.test"));
 }

@@ -68,6 +68,7 @@ pub struct Cell {
     checker: Checker,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly every one is a component")]
 enum Instance {
     Component(Component),
     /// The core that the server carries, without a sandbox: to measure what that costs.

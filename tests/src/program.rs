@@ -40,6 +40,12 @@ pub struct Server {
     pub log_of_start: String,
 }
 
+fn address_in(line: &str) -> SocketAddr {
+    let port = line.split("127.0.0.1:").nth(1).expect("it says where");
+    let port = port.split(|c: char| !c.is_ascii_digit()).next().expect("a text has a first part");
+    ([127, 0, 0, 1], port.parse().expect("a port")).into()
+}
+
 /// A command of the program, with nothing of this process's own settings.
 pub fn command(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
@@ -99,16 +105,20 @@ impl Server {
                 }
             }
         });
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Server { process, directory, address, log, log_of_start: String::new() };
         let (before, line) = server.read_log_until("listening");
-        server.log_of_start = before;
-        let port = line.split("127.0.0.1:").nth(1).expect("it says where");
-        let port = port.split(|c: char| !c.is_ascii_digit()).next().expect("a text has a first part");
-        server.address.set_port(port.parse().expect("a port"));
+        (server.log_of_start, server.address) = (before, address_in(&line));
         server
     }
 
+    /// Waits until a further listener is there, in the order of the arguments, and says where.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn wait_for_listener(&self) -> SocketAddr {
+        address_in(&self.wait_for_log("listening"))
+    }
     /// The control socket.
     pub fn control(&self) -> PathBuf {
         self.directory.path().join("control")
@@ -150,10 +160,7 @@ impl Server {
 
     /// Connects, and gives the first response whatever it is.
     pub fn connect_raw(&self) -> (Client, String) {
-        let stream = TcpStream::connect(self.address).expect("the server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-        stream.set_nodelay(true).expect("an option can be set");
-        let mut client = Client(BufReader::new(stream));
+        let mut client = Client::connect(self.address);
         let greeting = client.read();
         (client, greeting)
     }
@@ -203,6 +210,14 @@ impl Drop for Server {
 pub struct Client(BufReader<TcpStream>);
 
 impl Client {
+    /// Connects, and reads nothing.
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.set_nodelay(true).expect("an option can be set");
+        Client(BufReader::new(stream))
+    }
+
     /// Sends a line and reads the response to it.
     pub fn say(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n").as_bytes());

@@ -38,9 +38,7 @@ fn setup_with(certificate: Certificate, arguments: &[&str]) -> Setup {
     all.extend(["--tls-certificate", file, "--tls-key", key]);
     all.extend(arguments);
     let server = Server::start(Path::new(PROGRAM), &all, &[]);
-    let line = server.wait_for_log("tls=Implicit");
-    let port = line.split("127.0.0.1:").nth(1).unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap();
-    let implicit = ([127, 0, 0, 1], port.parse().unwrap()).into();
+    let implicit = server.wait_for_listener();
     Setup { server, implicit, certificate, directory }
 }
 

@@ -53,7 +53,7 @@ rewrite-transcripts:
 lint:
     cargo fmt --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
-    cargo clippy --package mailcell-core --features component --package mailcell-core-hostile --package mailcell-core-variant --target wasm32-unknown-unknown --target-dir target/component --locked -- -D warnings
+    cargo clippy --package mailcell-core --features component --package mailcell-core-hostile --package mailcell-core-rfc821 --package mailcell-core-variant --target wasm32-unknown-unknown --target-dir target/component --locked -- -D warnings
 
 # Check licences and sources of the dependencies (needs cargo-deny).
 deny:

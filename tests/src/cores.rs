@@ -25,6 +25,11 @@ pub fn foreign() -> Vec<u8> {
     build("variant", "foreign")
 }
 
+/// SMTP as RFC 821 has it: EHLO is no command.
+pub fn rfc821() -> Vec<u8> {
+    build("rfc821", "")
+}
+
 /// The usual protocol, until a client asks for harm.
 pub fn hostile() -> Vec<u8> {
     build("hostile", "")

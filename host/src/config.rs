@@ -1,14 +1,19 @@
 //! The configuration. Every setting is one row of [`SETTINGS`]: its key in the file is its flag without the hyphens in
 //! front, and its environment variable is that name in capitals behind `MAILCELL_`.
 //!
-//! A flag wins over the environment, the environment over the file, the file over the default.
+//! A flag wins over the environment, the environment over the file, the file over the default. What a listener says of itself
+//! wins over all of them, on that listener.
 
 mod listener;
+mod slots;
 mod table;
 mod values;
+mod words;
 
-pub use listener::{Listener, Protocol, TlsUse};
+pub use listener::{DEFAULT_SLOT, Listener};
+pub use slots::{NamedCore, slot_name};
 pub use table::{Group, SETTINGS, Setting};
+pub use words::{Accept, Auth, Lookup, Protocol, TlsUse};
 
 use crate::store::TlsMode;
 use crate::swap::keys::TrustedKeys;
@@ -27,7 +32,7 @@ pub struct Settings {
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
     pub name: String,
-    pub core: Option<PathBuf>,
+    pub core: Vec<NamedCore>,
     pub core_keys: TrustedKeys,
     pub core_watch_file: bool,
     pub core_drain: Duration,
@@ -46,10 +51,10 @@ pub struct Settings {
     pub message_size: u64,
     pub header_size: u64,
     pub recipients: u32,
-    pub accept: String,
+    pub accept: Accept,
     pub domains: Vec<String>,
-    pub lookup: String,
-    pub auth: String,
+    pub lookup: Lookup,
+    pub auth: Auth,
     pub dsn: bool,
     pub keep_bare_newlines: bool,
     pub errors: u32,
@@ -90,7 +95,7 @@ impl Settings {
             tls_certificate: None,
             tls_key: None,
             name: String::new(),
-            core: None,
+            core: Vec::new(),
             core_keys: TrustedKeys::default(),
             core_watch_file: false,
             core_drain: Duration::ZERO,
@@ -109,10 +114,10 @@ impl Settings {
             message_size: 0,
             header_size: 0,
             recipients: 0,
-            accept: String::new(),
+            accept: Accept::Any,
             domains: Vec::new(),
-            lookup: String::new(),
-            auth: String::new(),
+            lookup: Lookup::On,
+            auth: Auth::Tls,
             dsn: false,
             keep_bare_newlines: false,
             errors: 0,
@@ -169,15 +174,32 @@ impl Settings {
     /// # Errors
     /// What was expected.
     pub fn set(&mut self, setting: &Setting, values: &[String], shown: &str) -> anyhow::Result<()> {
-        (setting.set)(self, values).map_err(|expected| {
-            let found = values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
-            anyhow::anyhow!("{shown}: {expected}, found {found}")
+        (setting.set)(self, values).map_err(|refusal| match refusal {
+            Refusal::Expected(expected) => {
+                let found = values.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(", ");
+                anyhow::anyhow!("{shown}: {expected}, found {found}")
+            }
+            Refusal::Said(why) => anyhow::anyhow!("{shown}: {why}"),
         })
     }
 
     /// Whether strangers may leave mail for anyone.
     pub fn is_open_to_the_world(&self) -> bool {
-        self.accept == "any" && self.listen.iter().any(|listener| !listener.address.ip().is_loopback())
+        let is_open = |listener: &Listener| self.of(listener).accept == Accept::Any;
+        self.listen.iter().any(|listener| !listener.address.ip().is_loopback() && is_open(listener))
+    }
+
+    /// Sees that the settings of a listener fit together.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_on(&self, listener: &Listener) -> anyhow::Result<()> {
+        let address = listener.address;
+        let has_recipients = self.accept != Accept::Domains || !self.domains.is_empty();
+        anyhow::ensure!(has_recipients, "{address}: accept=domains needs domains");
+        let has_proxies = !listener.is_proxied || !self.proxy_from.is_empty();
+        anyhow::ensure!(has_proxies, "{address}: proxy=on needs proxy-from, the proxies that are believed");
+        Ok(())
     }
 
     /// What there is of TLS on a listener: STARTTLS, unless it says otherwise, when there is a certificate.
@@ -200,15 +222,15 @@ impl Settings {
         let choose = |yes: bool, [on, off]: [&str; 2]| if yes { on } else { off }.to_owned();
         [
             ("name", self.name.clone()),
-            ("protocol", if protocol == Protocol::Lmtp { "lmtp" } else { "smtp" }.to_owned()),
+            ("protocol", protocol.word().to_owned()),
             ("message-octets-max", self.message_size.min(database_octets_max).to_string()),
             ("header-octets-max", self.header_size.to_string()),
             ("recipients-max", self.recipients.to_string()),
             ("errors-max", self.errors.to_string()),
-            ("accept", self.accept.clone()),
+            ("accept", self.accept.word().to_owned()),
             ("domains", self.domains.join(",")),
-            ("lookup", self.lookup.clone()),
-            ("auth", self.auth.clone()),
+            ("lookup", self.lookup.word().to_owned()),
+            ("auth", self.auth.word().to_owned()),
             (
                 "tls",
                 match tls {
@@ -243,11 +265,31 @@ impl Settings {
     }
 }
 
+/// Why values are refused.
+enum Refusal {
+    /// What was expected, to be said with what was found.
+    Expected(&'static str),
+    /// The whole of it.
+    Said(String),
+}
+
+impl From<&'static str> for Refusal {
+    fn from(expected: &'static str) -> Refusal {
+        Refusal::Expected(expected)
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Refusal {
+        Refusal::Said(why)
+    }
+}
+
 /// The default configuration as a file with comments.
 pub fn default_file() -> String {
     let mut file = String::from("# Mailcell's settings and their defaults.\n");
     for setting in SETTINGS {
-        file += &format!("\n# {}\n{} = {}\n", setting.help, setting.name, setting.default);
+        file += &format!("\n# {}\n{} = {}\n", setting.about(), setting.name, setting.default);
     }
     file
 }
@@ -318,6 +360,8 @@ mod tests {
         assert!(is_open("listen = ['127.0.0.1:25', '0.0.0.0:25']"));
         assert!(is_open("listen = '[::]:25'"));
         assert!(!is_open("listen = '[::]:25'\naccept = 'users'"));
+        assert!(!is_open("listen = ['127.0.0.1:25', '[::]:25 accept=users']"));
+        assert!(is_open("listen = ['127.0.0.1:25', '[::]:25 accept=any']\naccept = 'users'"));
     }
 
     #[test]
@@ -335,6 +379,10 @@ mod tests {
         );
         assert_eq!(error("recipients = 101"), "m.toml:1: recipients: expected a number from 1 to 100, found \"101\"");
         assert_eq!(error("name = 'a b'"), "m.toml:1: name: expected a domain such as mx.example.org, found \"a b\"");
+        assert_eq!(
+            error("listen = ['[::1]:25', '[::1]:26 recipients=0']"),
+            "m.toml:1: listen: [::1]:26: recipients: expected a number from 1 to 100, found \"0\""
+        );
         assert!(error("log = 'info'\nname =").starts_with("m.toml:2: "));
         assert!(error("log = 'info'\nlog = 'info'").starts_with("m.toml:2: "));
     }

@@ -5,7 +5,7 @@ use crate::cell::{Effects, Facts, Fault, limits};
 use crate::clock::Clock;
 use crate::config::TlsUse;
 use crate::framing::{Frame, Framer};
-use crate::permits::Permit;
+use crate::permits::Admission;
 use crate::requests::Requests;
 use crate::session::Session;
 use crate::shared::{Drain, Entrance, Shared};
@@ -42,7 +42,7 @@ const NAP: Duration = Duration::from_millis(50);
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     client: SocketAddr,
-    mut permit: Permit,
+    mut admission: Admission,
     entrance: Arc<Entrance>,
     shared: Arc<Shared>,
 ) {
@@ -52,14 +52,14 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         return;
     }
     // What the session has is given back before the client is waited for: only the last words are left.
-    let (ended, mut output) = converse(&mut stream, client, &mut permit, &entrance, &shared).await;
+    let (ended, mut output) = converse(&mut stream, client, &mut admission, &entrance, &shared).await;
     match ended {
         Ok(()) => debug!("closed"),
         Err(End::Gone) => return debug!("the client is gone"),
         Err(End::Stuck) => return info!("the client does not read what it is sent"),
         Err(End::Injected) => {
             info!("the client has sent octets behind STARTTLS in the clear");
-            output.extend_from_slice(farewell("4.7.0", &shared.settings.name, "Octets behind STARTTLS").as_bytes());
+            output.extend_from_slice(farewell("4.7.0", &entrance.settings.name, "Octets behind STARTTLS").as_bytes());
         }
         Err(End::Fault(fault)) => {
             let (counter, status, why) = match &fault {
@@ -74,10 +74,10 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 Some(_) => warn!(%fault, "the session is lost"),
                 None => warn!(%fault, "the session is lost (with record-directory it would be kept)"),
             }
-            output.extend_from_slice(farewell(status, &shared.settings.name, why).as_bytes());
+            output.extend_from_slice(farewell(status, &entrance.settings.name, why).as_bytes());
         }
     }
-    say_goodbye(&mut stream, &output, shared.settings.write_timeout).await;
+    say_goodbye(&mut stream, &output, entrance.settings.write_timeout).await;
 }
 
 /// Begins TLS; without success the connection is lost.
@@ -94,34 +94,35 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut Stream<S>, share
 async fn converse<S>(
     stream: &mut Stream<S>,
     client: SocketAddr,
-    permit: &mut Permit,
-    entrance: &Entrance,
+    admission: &mut Admission,
+    entrance: &Arc<Entrance>,
     shared: &Arc<Shared>,
 ) -> (Result<(), End>, Vec<u8>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let address = client.ip().to_canonical();
-    let is_trusted = shared.settings.xclient_from.iter().any(|network| network.contains(&address));
+    let is_trusted = entrance.settings.xclient_from.iter().any(|network| network.contains(&address));
     let mut config = entrance.core_config(shared);
     if is_trusted {
         config = config.iter().cloned().chain([("xclient".to_owned(), "on".to_owned())]).collect();
     }
     let facts = Facts { config, address: address.to_string() };
-    let (session, effects) = match Session::open(shared, facts).await {
+    let (session, effects) = match Session::open(shared, entrance, facts).await {
         Ok(opened) => opened,
         Err(fault) => return (Err(End::Fault(fault)), Vec::new()),
     };
     let mut connection = Connection {
         stream,
-        clock: Clock::new(&shared.settings, Instant::now()),
+        clock: Clock::new(&entrance.settings, Instant::now()),
         nap: Box::pin(sleep(NAP)),
         drain: shared.drain.clone(),
         shared,
+        entrance,
         session,
-        permit,
+        admission,
         is_trusted,
-        requests: Requests::new(shared.clone(), address),
+        requests: Requests::new(shared.clone(), entrance.clone(), address),
         framer: Framer::default(),
         input: BytesMut::new(),
         output: Vec::new(),
@@ -186,8 +187,9 @@ impl From<Fault> for End {
 struct Connection<'a, S> {
     stream: &'a mut Stream<S>,
     shared: &'a Shared,
+    entrance: &'a Entrance,
     session: Session,
-    permit: &'a mut Permit,
+    admission: &'a mut Admission,
     /// Whether it is believed who its client is.
     is_trusted: bool,
     requests: Requests,
@@ -259,7 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let Some(client) = address.parse().ok().filter(|_| self.is_trusted) else {
             return Err(End::Fault(Fault::Refused("another client, of a peer that is not trusted")));
         };
-        if let Err(why) = self.permit.go_to(client) {
+        if let Err(why) = self.admission.go_to(client) {
             info!(%client, why, "client refused");
             return Ok(Reply::NotAdmitted);
         }
@@ -387,7 +389,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         // Nearly everything goes out at once, which is not worth a timer.
         let written = match poll_fn(|context| Poll::Ready(written.as_mut().poll(context))).await {
             Poll::Ready(written) => Ok(written),
-            Poll::Pending => timeout(self.shared.settings.write_timeout, written).await,
+            Poll::Pending => timeout(self.entrance.settings.write_timeout, written).await,
         };
         match written {
             Ok(Ok(())) => {
@@ -407,7 +409,7 @@ mod tests {
     /// Every connection has one of these for as long as it lasts, and most of them do nothing.
     #[test]
     fn the_task_of_a_connection_is_small() {
-        fn size<S, F: Future>(_: fn(S, SocketAddr, Permit, Arc<Entrance>, Arc<Shared>) -> F) -> usize {
+        fn size<S, F: Future>(_: fn(S, SocketAddr, Admission, Arc<Entrance>, Arc<Shared>) -> F) -> usize {
             size_of::<F>()
         }
         let (task, session, requests) =

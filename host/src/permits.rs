@@ -95,9 +95,28 @@ pub struct Permit {
     entered: Option<Entered>,
 }
 
-impl Permit {
-    /// Has it be another client's, or says why not.
+/// What a connection holds while it lasts: a permit of the server's, and one of its listener's if that limits connections.
+pub struct Admission {
+    server: Permit,
+    listener: Option<Permit>,
+}
+
+impl Admission {
+    /// Takes both, or says why there is none.
+    pub fn of(client: IpAddr, server: &Permits, listener: Option<&Permits>) -> Result<Admission, &'static str> {
+        let server = server.take(client)?;
+        Ok(Admission { server, listener: listener.map(|permits| permits.take(client)).transpose()? })
+    }
+
+    /// Has the connection be another client's, or says why not.
     pub fn go_to(&mut self, client: IpAddr) -> Result<(), &'static str> {
+        self.server.go_to(client)?;
+        self.listener.as_mut().map_or(Ok(()), |permit| permit.go_to(client))
+    }
+}
+
+impl Permit {
+    fn go_to(&mut self, client: IpAddr) -> Result<(), &'static str> {
         self.entered = None;
         self.entered = self.networks.enter(client)?;
         Ok(())

@@ -3,7 +3,7 @@
 use crate::authentication::Authentication;
 use crate::cell::limits;
 use crate::permits::MemoryPermit;
-use crate::shared::Shared;
+use crate::shared::{Entrance, Shared};
 use crate::spool::Held;
 use crate::store::{self, MessageDate, StoreError};
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 /// The host's side of one session's `mail-store`.
 pub struct Requests {
     shared: Arc<Shared>,
+    entrance: Arc<Entrance>,
     client: IpAddr,
     held: Held,
     /// What is left of the list that a look-up gave.
@@ -30,10 +31,10 @@ pub struct Requests {
 
 impl Requests {
     /// Nothing asked, nothing held.
-    pub fn new(shared: Arc<Shared>, client: IpAddr) -> Requests {
+    pub fn new(shared: Arc<Shared>, entrance: Arc<Entrance>, client: IpAddr) -> Requests {
         let held = Held::new(shared.spool.clone());
         let (mailboxes, authentication) = (Vec::new().into_iter(), Authentication::default());
-        Requests { shared, client, held, mailboxes, is_ascii: true, authentication }
+        Requests { shared, entrance, client, held, mailboxes, is_ascii: true, authentication }
     }
 
     /// The messages are another client's from here on.
@@ -142,7 +143,7 @@ impl Requests {
             Some(MessageDate { at, zone_minutes: date.zone_minutes })
         });
         let parameters = parameters(&message);
-        let trace = trace(&message, &self.shared.settings.name, self.client, id, received_at);
+        let trace = trace(&message, &self.entrance.settings.name, self.client, id, received_at);
         let message = store::Message {
             id,
             mail_from: message.mail_from,

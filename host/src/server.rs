@@ -2,20 +2,21 @@
 
 use crate::admin;
 use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
-use crate::config::{self, Settings};
+use crate::config::{self, DEFAULT_SLOT, Settings, TlsUse};
 use crate::connection;
 use crate::credentials::Passwords;
-use crate::permits::{self, Cells, Memory, Permits};
+use crate::permits::{self, Admission, Cells, Memory, Permits};
 use crate::proxy;
 use crate::record::Recordings;
 use crate::shared::{Counters, Drain, Entrance, Shared};
 use crate::spool::Spool;
 use crate::store::MailStore;
-use crate::swap::{self, Slot, Swapper};
+use crate::swap::{self, Slots};
 use crate::threads::Threads;
 use crate::tls::Certificates;
 use anyhow::Context;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -50,23 +51,23 @@ pub struct Server {
     reception: Arc<Reception>,
     threads: Threads,
     listeners: Vec<(TcpListener, Arc<Entrance>)>,
-    swapper: Arc<Swapper>,
+    slots: Arc<Slots>,
     control: Option<admin::Listener>,
     drain: watch::Sender<Option<Instant>>,
 }
 
 impl Server {
-    /// Makes everything ready and binds the listeners.
+    /// Makes everything ready and binds the listeners. Each slot of theirs has a core in `cores`, all of one engine.
     ///
     /// # Errors
-    /// One line that says which address cannot be had.
-    pub async fn bind(settings: Settings, store: Arc<dyn MailStore>, core: Generation) -> anyhow::Result<Server> {
+    /// One line that says which address cannot be had, or what is missing.
+    pub async fn bind(settings: Settings, store: Arc<dyn MailStore>, cores: Cores) -> anyhow::Result<Server> {
         let connections_max = permits::connections_max(settings.connections);
         if connections_max < settings.connections {
             let wanted = settings.connections;
             warn!("{connections_max} connections at the most, not {wanted}: too few file descriptors (ulimit -n)");
         }
-        Server::with_connections(settings, store, core, connections_max).await
+        Server::with_connections(settings, store, cores, connections_max).await
     }
 
     /// As [`Server::bind`], for so many connections whatever stands behind them.
@@ -76,7 +77,7 @@ impl Server {
     pub async fn with_connections(
         settings: Settings,
         store: Arc<dyn MailStore>,
-        core: Generation,
+        cores: Cores,
         connections_max: u32,
     ) -> anyhow::Result<Server> {
         let cells_max = cells_max(&settings);
@@ -84,20 +85,18 @@ impl Server {
             let wanted = settings.cells;
             warn!("{cells_max} cells at the most, not {wanted}: too few memory mappings (vm.max_map_count)");
         }
-        check_recipients(&settings)?;
-        let listeners = settings.listen.iter().map(|listener| enter(listener, &settings)).collect::<Result<_, _>>()?;
+        warn_of_strangers(&settings);
+        let slots = Slots::new(cores, &settings);
+        let listeners = settings.listen.iter().map(|listener| enter(listener, &settings, &slots));
+        let listeners = listeners.collect::<Result<_, _>>()?;
         let certificates = Certificates::of(&settings)?.map(Arc::new);
         let threads = Threads::start(settings.threads.into()).context("cannot start a thread")?;
         let control = match settings.control.as_deref() {
             Some(path) => Some(admin::Listener::bind(path).await?),
             None => None,
         };
-        let engine = core.engine().clone();
-        let slot = Arc::new(Slot::new("default", core, settings.core_drain));
-        let swapper = Swapper::new(engine, slot.clone(), &settings);
         let (drain, draining) = watch::channel(None);
         let shared = Shared {
-            slot,
             recordings: Recordings::start(&settings)?,
             spool: Spool::new(settings.spool_directory.clone(), settings.message_memory, settings.spool_size),
             store_memory: Memory::new(settings.store_memory, settings.database_deadline),
@@ -117,7 +116,7 @@ impl Server {
             introductions: Arc::new(Semaphore::new(INTRODUCTIONS_MAX)),
             connections: AtomicU64::new(0),
         };
-        Ok(Server { reception: Arc::new(reception), threads, listeners, swapper, control, drain })
+        Ok(Server { reception: Arc::new(reception), threads, listeners, slots: Arc::new(slots), control, drain })
     }
 
     /// The addresses that are listened on, with the ports that the system chose.
@@ -125,9 +124,9 @@ impl Server {
         self.listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
     }
 
-    /// What replaces the core.
-    pub fn swapper(&self) -> &Arc<Swapper> {
-        &self.swapper
+    /// The slots, and what replaces their cores.
+    pub fn slots(&self) -> &Arc<Slots> {
+        &self.slots
     }
 
     /// What the sessions share.
@@ -144,16 +143,18 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (shared, permits) = (&self.reception.shared, &self.reception.permits);
         for (listener, entrance) in &self.listeners {
-            let core = shared.slot.plan().current;
+            let (slot, core) = (entrance.slot.name(), entrance.slot.plan().current);
             if let Ok(address) = listener.local_addr() {
-                let (name, protocol, tls) = (&shared.settings.name, entrance.protocol, entrance.tls);
-                info!(%address, ?protocol, ?tls, name, core = core.short_digest(), "listening");
+                let (name, protocol, tls) = (&entrance.settings.name, entrance.protocol, entrance.tls);
+                info!(%address, ?protocol, ?tls, name, slot, core = core.short_digest(), "listening");
             }
         }
         let mut acceptors = JoinSet::new();
-        acceptors.spawn(self.swapper.clone().run(shared.settings.core_watch_file));
+        for swapper in self.slots.all() {
+            acceptors.spawn(swapper.clone().run(shared.settings.core_watch_file));
+        }
         if let Some(control) = self.control {
-            acceptors.spawn(control.run(self.swapper));
+            acceptors.spawn(control.run(self.slots));
         }
         if let Some(certificates) = &shared.certificates {
             acceptors.spawn(certificates.clone().watch());
@@ -196,21 +197,37 @@ impl Server {
     }
 }
 
-/// Compiles the core of a configuration, for as many sessions as it allows.
+/// Cores by the names of their slots.
+pub type Cores = Vec<(String, Generation)>;
+
+/// Compiles the cores of a configuration, one for each slot that a listener names, for as many sessions as it allows.
 ///
 /// # Errors
-/// One line that says what is wrong with the core, or that the machine has too little address space.
-pub async fn load_core(settings: &Settings) -> anyhow::Result<Generation> {
+/// One line that says what is wrong with a core, or with how cores and listeners fit together, or that the machine has too
+/// little address space.
+pub async fn load_cores(settings: &Settings) -> anyhow::Result<Cores> {
+    settings.check_slots()?;
     let engine = engine(settings)?;
-    let Some(path) = &settings.core else {
-        return Generation::from_bytes(&engine, DEFAULT_CORE).context("the core that the server carries");
-    };
-    let load = async {
-        let bytes = cell::read_component(path)?;
-        settings.core_keys.check(&bytes, swap::read_beside(path, "sig")?.as_deref())?;
-        swap::stage(&engine, bytes).await
-    };
-    load.await.with_context(|| path.display().to_string())
+    let mut cores = Vec::new();
+    for slot in settings.slots() {
+        let core = match settings.core_file(slot) {
+            Some(file) => load(&engine, file, settings).await.with_context(|| file.display().to_string())?,
+            None => Generation::from_bytes(&engine, DEFAULT_CORE).context("the core that the server carries")?,
+        };
+        cores.push((slot.to_owned(), core));
+    }
+    Ok(cores)
+}
+
+async fn load(engine: &Engine, file: &Path, settings: &Settings) -> anyhow::Result<Generation> {
+    let bytes = cell::read_component(file)?;
+    settings.core_keys.check(&bytes, swap::read_beside(file, "sig")?.as_deref())?;
+    swap::stage(engine, bytes).await
+}
+
+/// The carried core or another one, for the slot that listeners have who name none.
+pub fn default_core(core: Generation) -> Cores {
+    vec![(DEFAULT_SLOT.to_owned(), core)]
 }
 
 /// Cells for sessions that are awake, no more than there can be connections.
@@ -223,31 +240,29 @@ fn cells_max(settings: &Settings) -> u32 {
 /// # Errors
 /// When the machine has too little address space.
 pub fn engine(settings: &Settings) -> anyhow::Result<Engine> {
-    let cells_max = cells_max(settings);
-    // A session that moves has two cells for a moment, and those that look on are beside those that serve.
-    Engine::new(cells_max + cells_max / 16 + 8)
+    let (cells_max, slots) = (cells_max(settings), settings.slots().len().max(1) as u32);
+    // A session that moves has two cells for a moment, and those that look on, in each slot, are beside those that serve.
+    Engine::new(cells_max + slots.saturating_mul(cells_max / 16 + 8))
 }
 
-/// Whom mail is accepted for must be said, and what it means.
-fn check_recipients(settings: &Settings) -> anyhow::Result<()> {
-    anyhow::ensure!(settings.accept != "domains" || !settings.domains.is_empty(), "accept=domains needs domains");
+fn warn_of_strangers(settings: &Settings) {
     if settings.is_open_to_the_world() {
         warn!(
             "whoever reaches this server may leave mail for any recipient of any domain, and it is stored here; \
              accept=domains and accept=users take less"
         );
     }
-    Ok(())
 }
 
-fn enter(listener: &config::Listener, settings: &Settings) -> anyhow::Result<(TcpListener, Arc<Entrance>)> {
-    let entrance = Entrance::new(listener.protocol, settings.tls_of(listener)?, listener.is_proxied);
-    anyhow::ensure!(
-        !listener.is_proxied || !settings.proxy_from.is_empty(),
-        "{}: proxy=on needs proxy-from, the proxies that are believed",
-        listener.address
-    );
-    let listening = listen(listener.address).with_context(|| format!("cannot listen on {}", listener.address))?;
+fn enter(
+    listener: &config::Listener,
+    settings: &Settings,
+    slots: &Slots,
+) -> anyhow::Result<(TcpListener, Arc<Entrance>)> {
+    let address = listener.address;
+    let slot = slots.get(&listener.slot).with_context(|| address.to_string())?.slot().clone();
+    let entrance = Entrance::new(listener, settings, slot)?;
+    let listening = listen(address).with_context(|| format!("cannot listen on {address}"))?;
     Ok((listening, Arc::new(entrance)))
 }
 
@@ -299,10 +314,10 @@ impl Reception {
     fn introduce(self: &Arc<Self>, mut stream: TcpStream, proxy: SocketAddr, entrance: &Arc<Entrance>) {
         let from = proxy.ip().to_canonical();
         if !self.shared.settings.proxy_from.iter().any(|network| network.contains(&from)) {
-            return self.refuse(stream, proxy, "Not a proxy that is believed here");
+            return self.refuse(stream, proxy, entrance, "Not a proxy that is believed here");
         }
         let Ok(permit) = self.introductions.clone().try_acquire_owned() else {
-            return self.refuse(stream, proxy, "Too many connections");
+            return self.refuse(stream, proxy, entrance, "Too many connections");
         };
         let (reception, entrance) = (self.clone(), entrance.clone());
         tokio::spawn(async move {
@@ -319,36 +334,40 @@ impl Reception {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match self.permits.take(client.ip().to_canonical()) {
-            Ok(permit) => {
+        match Admission::of(client.ip().to_canonical(), &self.permits, entrance.permits.as_ref()) {
+            Ok(admission) => {
                 let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
                 let (entrance, shared) = (entrance.clone(), self.shared.clone());
                 let serve = async move {
                     debug!("open");
-                    connection::serve(stream, client, permit, entrance, shared).await;
+                    connection::serve(stream, client, admission, entrance, shared).await;
                 };
                 tokio::spawn(serve.instrument(info_span!("session", id, %client, for_client = Empty)));
             }
-            Err(why) => self.refuse(stream, client, why),
+            Err(why) => self.refuse(stream, client, entrance, why),
         }
     }
 
-    fn refuse<S>(&self, stream: S, client: SocketAddr, why: &'static str)
+    fn refuse<S>(&self, stream: S, client: SocketAddr, entrance: &Arc<Entrance>, why: &'static str)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
         info!(%client, why, "connection refused");
+        // Text in the clear is nothing to a client that waits for TLS, and TLS is not worth beginning for it.
+        if entrance.tls == TlsUse::Implicit {
+            return;
+        }
         if let Ok(permit) = self.refusals.clone().try_acquire_owned() {
-            tokio::spawn(refuse(stream, self.shared.clone(), why, permit));
+            tokio::spawn(refuse(stream, entrance.clone(), why, permit));
         }
     }
 }
 
-async fn refuse<S, P>(mut stream: S, shared: Arc<Shared>, why: &'static str, _permit: P)
+async fn refuse<S, P>(mut stream: S, entrance: Arc<Entrance>, why: &'static str, _permit: P)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let farewell = connection::farewell("4.3.2", &shared.settings.name, why);
+    let farewell = connection::farewell("4.3.2", &entrance.settings.name, why);
     connection::say_goodbye(&mut stream, farewell.as_bytes(), REFUSAL_TIMEOUT).await;
 }

@@ -3,7 +3,7 @@
 use crate::cell::{Answer, Cell, Effects, Facts, Fault, Generation, Saved};
 use crate::permits::{CellPermit, Cells};
 use crate::record::Recorder;
-use crate::shared::Shared;
+use crate::shared::{Entrance, Shared};
 use crate::swap::{Shadow, Slot, Turn, Verdict};
 use mailcell_core::{Due, Input};
 use std::net::IpAddr;
@@ -60,14 +60,14 @@ impl Drop for Seat {
 }
 
 impl Session {
-    /// Opens a session in the generation that serves connections that come, as soon as there is a cell for it.
+    /// Opens a session in the generation that serves connections that come there, as soon as there is a cell for it.
     ///
     /// # Errors
     /// When the core fails, which is counted.
-    pub async fn open(shared: &Shared, facts: Facts) -> Result<(Session, Effects), Fault> {
+    pub async fn open(shared: &Shared, entrance: &Entrance, facts: Facts) -> Result<(Session, Effects), Fault> {
         let cells = shared.cells.clone();
         let permit = cells.take().await.ok_or(Fault::NoRoom)?;
-        let slot = shared.slot.clone();
+        let slot = entrance.slot.clone();
         let followed = slot.version();
         let (generation, looking_on) = slot.admit();
         let mut recorder = shared.recordings.as_ref().map(|recordings| recordings.begin(&generation, &facts));

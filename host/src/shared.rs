@@ -1,8 +1,8 @@
 //! What all sessions of a server share.
 
-use crate::config::{Protocol, Settings, TlsUse};
+use crate::config::{Listener, Protocol, Settings, TlsUse};
 use crate::credentials::Passwords;
-use crate::permits::{Cells, Memory};
+use crate::permits::{Cells, Memory, Permits};
 use crate::record::Recordings;
 use crate::spool::Spool;
 use crate::store::MailStore;
@@ -18,8 +18,6 @@ use tokio::time::{Instant, sleep_until};
 pub struct Shared {
     /// The configuration.
     pub settings: Settings,
-    /// Which core serves whom.
-    pub slot: Arc<Slot>,
     /// Where sessions are recorded, if they are.
     pub recordings: Option<Recordings>,
     /// The database.
@@ -41,7 +39,6 @@ pub struct Shared {
 }
 
 /// What the sessions of one listener share.
-#[derive(Debug)]
 pub struct Entrance {
     /// What is spoken.
     pub protocol: Protocol,
@@ -49,14 +46,34 @@ pub struct Entrance {
     pub tls: TlsUse,
     /// Whether a proxy says first where the client is.
     pub is_proxied: bool,
+    /// Which core serves whom.
+    pub slot: Arc<Slot>,
+    /// The configuration as it is here.
+    pub settings: Settings,
+    /// For connections that come here, if they have limits of their own beside those of all.
+    pub permits: Option<Permits>,
     /// What cores are told, for the database's limit that it was made for.
     core_config: Mutex<Option<(u64, Arc<Config>)>>,
 }
 
 impl Entrance {
-    /// An entrance.
-    pub fn new(protocol: Protocol, tls: TlsUse, is_proxied: bool) -> Entrance {
-        Entrance { protocol, tls, is_proxied, core_config: Mutex::new(None) }
+    /// The entrance of a listener, whose connections that slot serves.
+    ///
+    /// # Errors
+    /// What the listener needs and the configuration lacks.
+    pub fn new(listener: &Listener, settings: &Settings, slot: Arc<Slot>) -> anyhow::Result<Entrance> {
+        let own = settings.of(listener);
+        own.check_on(listener)?;
+        let is_limited = listener.has("connections") || listener.has("network-connections");
+        Ok(Entrance {
+            protocol: listener.protocol,
+            tls: own.tls_of(listener)?,
+            is_proxied: listener.is_proxied,
+            slot,
+            permits: is_limited.then(|| Permits::new(own.connections, own.network_connections)),
+            settings: own,
+            core_config: Mutex::new(None),
+        })
     }
 
     /// What a core is told when a session opens: one copy for all sessions, while the database's limit stays.
@@ -66,7 +83,7 @@ impl Entrance {
         match &*config {
             Some((for_octets, config)) if *for_octets == octets_max => config.clone(),
             _ => {
-                let made: Arc<Config> = shared.settings.core_config(self.protocol, self.tls, octets_max).into();
+                let made: Arc<Config> = self.settings.core_config(self.protocol, self.tls, octets_max).into();
                 *config = Some((octets_max, made.clone()));
                 made
             }

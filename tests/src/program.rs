@@ -105,7 +105,7 @@ impl Server {
                 }
             }
         });
-let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Server { process, directory, address, log, log_of_start: String::new() };
         let (before, line) = server.read_log_until("listening");
         (server.log_of_start, server.address) = (before, address_in(&line));

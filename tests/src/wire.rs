@@ -3,7 +3,7 @@
 use crate::component::GENERATION;
 use crate::database::Database;
 use crate::tls::Certificate;
-use mailcell::server::Server;
+use mailcell::server::{Server, default_core};
 use mailcell::store::MailStore;
 use mailcell_conformance::check;
 use mailcell_conformance::host::{Effect, write_request};
@@ -88,7 +88,7 @@ async fn run(transcript: &Transcript, database: &Database, cut: Cut) -> Result<V
     let has_tls = transcript.config.iter().any(|(key, value)| key == "tls" && value != "off");
     let certificate = has_tls.then(Certificate::make).transpose()?;
     let settings = settings(transcript, certificate.as_ref());
-    let server = Server::bind(settings, store, GENERATION.clone()).await;
+    let server = Server::bind(settings, store, default_core(GENERATION.clone())).await;
     let server = server.map_err(|error| format!("{error:#}"))?;
     let address = server.addresses()[0];
     let (stop, stopped) = oneshot::channel::<()>();

@@ -346,8 +346,10 @@ fn the_control_socket_is_its_owners_and_speaks_http() {
         run(curl, b"").text()
     };
     let status: serde_json::Value = serde_json::from_str(&curl("/v1/core")).unwrap();
-    assert_eq!(status["generations"][0]["digest"], mailcell::cell::digest(default_core()));
+    assert_eq!(status[0]["generations"][0]["digest"], mailcell::cell::digest(default_core()));
     assert!(curl("/v1/other").contains("there is no GET /v1/other"));
+    assert!(curl("/v1/core?slot=lax").contains("there is no slot `lax`; there is default"));
+    assert!(curl("/v1/core?slto=lax").contains("expected slot=NAME"));
     let post = |body: &str| {
         let mut curl = std::process::Command::new("curl");
         curl.args(["-sS", "--max-time", "30", "--data", body, "--unix-socket"]).arg(&control);

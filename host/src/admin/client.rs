@@ -1,6 +1,7 @@
 //! The other end of the control socket.
 
 use super::{Done, SIGNATURE, Swap};
+use crate::config::DEFAULT_SLOT;
 use crate::swap::{Report, Status};
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Full, Limited};
@@ -15,23 +16,38 @@ use tokio::time::timeout;
 /// The longest answer that is read.
 const ANSWER_OCTETS_MAX: usize = 64 << 20;
 
-/// Commands for a running server.
+/// Commands for one slot of a running server.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    slot: String,
 }
 
 impl Client {
-    /// For the server at that socket.
+    /// For the server at that socket, and its slot `default`.
     pub fn new(socket: &Path) -> Client {
-        Client { socket: socket.to_owned() }
+        Client::of_slot(socket, DEFAULT_SLOT)
     }
 
-    /// What the server's core is doing.
+    /// For the server at that socket, and the slot of that name.
+    pub fn of_slot(socket: &Path, slot: &str) -> Client {
+        Client { socket: socket.to_owned(), slot: slot.to_owned() }
+    }
+
+    /// What the slot is doing.
+    ///
+    /// # Errors
+    /// When the server cannot be asked, or there is no such slot.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        let status: Vec<Status> = self.ask(Method::GET, &self.path(""), None, Vec::new()).await?;
+        status.into_iter().next().context("the server says nothing of the slot")
+    }
+
+    /// What all slots are doing.
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub async fn status(&self) -> anyhow::Result<Status> {
+    pub async fn all(&self) -> anyhow::Result<Vec<Status>> {
         self.ask(Method::GET, "/v1/core", None, Vec::new()).await
     }
 
@@ -40,7 +56,7 @@ impl Client {
     /// # Errors
     /// Why it is none.
     pub async fn check(&self, component: Vec<u8>, signature: Option<&str>) -> anyhow::Result<Report> {
-        self.ask(Method::POST, "/v1/core/check", signature, component).await
+        self.ask(Method::POST, &self.path("/check"), signature, component).await
     }
 
     /// Has a core that was checked come into service.
@@ -48,7 +64,7 @@ impl Client {
     /// # Errors
     /// Why it does not.
     pub async fn swap(&self, swap: &Swap) -> anyhow::Result<Done> {
-        self.ask(Method::POST, "/v1/core/swap", None, serde_json::to_vec(swap)?).await
+        self.ask(Method::POST, &self.path("/swap"), None, serde_json::to_vec(swap)?).await
     }
 
     /// Has the core serve that served before.
@@ -56,7 +72,11 @@ impl Client {
     /// # Errors
     /// When there is none.
     pub async fn rollback(&self) -> anyhow::Result<Done> {
-        self.ask(Method::POST, "/v1/core/rollback", None, Vec::new()).await
+        self.ask(Method::POST, &self.path("/rollback"), None, Vec::new()).await
+    }
+
+    fn path(&self, command: &str) -> String {
+        format!("/v1/core{command}?slot={}", self.slot)
     }
 
     async fn ask<T: DeserializeOwned>(

@@ -2,10 +2,13 @@
 //!
 //! | request | what it does |
 //! |---|---|
-//! | `GET /v1/core` | a [`crate::swap::Status`] |
+//! | `GET /v1/core` | a list with a [`crate::swap::Status`] for each slot |
 //! | `POST /v1/core/check` | the body is a component; stages and proves it: a [`crate::swap::Report`]. Its signature, if it has one, is the header `mailcell-signature` |
 //! | `POST /v1/core/swap` | a [`Swap`]: a component that was checked comes into service |
 //! | `POST /v1/core/rollback` | ends a trial, or goes back to the core that served before |
+//!
+//! Behind each may stand `?slot=NAME`: the list is then of that slot alone, and a command without it is for the slot `default`.
+//! A slot that is not there is a 404.
 //!
 //! What was done is a [`Done`] with the status 200; what is refused is one with 409, and what cannot be read one with 400.
 //! All requests may be sent again: a component is known by its digest.
@@ -13,15 +16,18 @@
 pub mod client;
 
 use crate::cell::limits;
-use crate::swap::{Options, Swapper};
+use crate::config::DEFAULT_SLOT;
+use crate::swap::{Options, Slots};
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -115,7 +121,7 @@ impl Listener {
     }
 
     /// Answers requests. Never returns.
-    pub async fn run(self, swapper: Arc<Swapper>) {
+    pub async fn run(self, slots: Arc<Slots>) {
         info!(socket = %self.path.display(), "taking commands");
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
@@ -123,9 +129,9 @@ impl Listener {
             let Ok(permit) = connections.clone().acquire_owned().await else { return };
             match self.socket.accept().await {
                 Ok((stream, _)) => {
-                    let swapper = swapper.clone();
+                    let slots = slots.clone();
                     tokio::spawn(async move {
-                        serve(stream, swapper).await;
+                        serve(stream, slots).await;
                         drop(permit);
                     });
                 }
@@ -148,10 +154,10 @@ impl Drop for Listener {
     }
 }
 
-async fn serve(stream: UnixStream, swapper: Arc<Swapper>) {
+async fn serve(stream: UnixStream, slots: Arc<Slots>) {
     let service = service_fn(move |request| {
-        let swapper = swapper.clone();
-        async move { Ok::<_, Infallible>(answer(request, &swapper).await) }
+        let slots = slots.clone();
+        async move { Ok::<_, Infallible>(answer(request, &slots).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -164,36 +170,45 @@ async fn serve(stream: UnixStream, swapper: Arc<Swapper>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, swapper: &Arc<Swapper>) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, slots: &Slots) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let body = match Limited::new(body, limits::COMPONENT_OCTETS_MAX as usize).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("cannot read the request: {error}")),
+    let answered = match Limited::new(body, limits::COMPONENT_OCTETS_MAX as usize).collect().await {
+        Ok(body) => carry_out(&head, &body.to_bytes(), slots).await,
+        Err(error) => Err(unreadable(error)),
     };
-    let done = match (&head.method, head.uri.path()) {
-        (&Method::GET, "/v1/core") => return json(StatusCode::OK, &swapper.status()),
-        (&Method::POST, "/v1/core/check") => {
-            let signature = head.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-            match swapper.check(body.to_vec(), signature).await {
-                Ok(report) => return json(StatusCode::OK, &report),
-                Err(error) => Err(error),
-            }
-        }
-        (&Method::POST, "/v1/core/swap") => match serde_json::from_slice::<Swap>(&body) {
-            Ok(swap) => swapper.swap(&swap.digest, &swap.options),
-            Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("cannot read the request: {error}")),
-        },
-        (&Method::POST, "/v1/core/rollback") => swapper.roll_back().await,
-        (_, path) => return refuse(StatusCode::NOT_FOUND, format!("there is no {} {path}", head.method)),
-    };
-    match done {
-        Ok(message) => json(StatusCode::OK, &Done { message }),
-        Err(error) => refuse(StatusCode::CONFLICT, format!("{error:#}")),
-    }
+    answered.unwrap_or_else(|(status, message)| json(status, &Done { message }))
 }
 
-fn refuse(status: StatusCode, message: String) -> Response<Full<Bytes>> {
-    json(status, &Done { message })
+/// What is refused, and why.
+type Refusal = (StatusCode, String);
+
+fn unreadable(error: impl Display) -> Refusal {
+    (StatusCode::BAD_REQUEST, format!("cannot read the request: {error}"))
+}
+
+async fn carry_out(head: &Parts, body: &[u8], slots: &Slots) -> Result<Response<Full<Bytes>>, Refusal> {
+    let slot = head.uri.query().map(|query| query.strip_prefix("slot=").ok_or(query)).transpose();
+    let slot = slot.map_err(|query| unreadable(format!("expected slot=NAME, found {query:?}")))?;
+    let found = || slots.get(slot.unwrap_or(DEFAULT_SLOT)).map_err(|error| (StatusCode::NOT_FOUND, error.to_string()));
+    let conflict = |error: anyhow::Error| (StatusCode::CONFLICT, format!("{error:#}"));
+    let done = match (&head.method, head.uri.path()) {
+        (&Method::GET, "/v1/core") => {
+            let status = if slot.is_none() { slots.status() } else { vec![found()?.status()] };
+            return Ok(json(StatusCode::OK, &status));
+        }
+        (&Method::POST, "/v1/core/check") => {
+            let signature = head.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
+            let report = found()?.check(body.to_vec(), signature).await.map_err(conflict)?;
+            return Ok(json(StatusCode::OK, &report));
+        }
+        (&Method::POST, "/v1/core/swap") => {
+            let swap: Swap = serde_json::from_slice(body).map_err(unreadable)?;
+            found()?.swap(&swap.digest, &swap.options)
+        }
+        (&Method::POST, "/v1/core/rollback") => found()?.roll_back().await,
+        (_, path) => return Err((StatusCode::NOT_FOUND, format!("there is no {} {path}", head.method))),
+    };
+    done.map(|message| json(StatusCode::OK, &Done { message })).map_err(conflict)
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {

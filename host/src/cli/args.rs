@@ -63,7 +63,8 @@ fn settings_of(server: bool) -> impl Iterator<Item = &'static Setting> {
 }
 
 fn help(setting: &Setting) -> String {
-    let help = setting.help.trim_end_matches('.');
+    let about = setting.about();
+    let help = about.trim_end_matches('.');
     match setting.default.trim_matches(['[', ']', '"']) {
         "" => help.to_owned(),
         default => format!("{help} [default: {default}]"),
@@ -86,7 +87,7 @@ impl<const SERVER: bool> clap::Args for SettingArgs<SERVER> {
                 .hide_env(true)
                 .value_name(setting.value)
                 .help(help(setting));
-            command.arg(if setting.is_list { arg.action(ArgAction::Append).value_delimiter(',') } else { arg })
+            command.arg(if setting.is_list { arg.action(ArgAction::Append) } else { arg })
         })
     }
 
@@ -98,7 +99,7 @@ impl<const SERVER: bool> clap::Args for SettingArgs<SERVER> {
 impl<const SERVER: bool> FromArgMatches for SettingArgs<SERVER> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = settings_of(SERVER).filter_map(|setting| {
-            let values = matches.get_many::<String>(setting.name)?.cloned().collect();
+            let values = matches.get_many::<String>(setting.name)?.flat_map(|text| setting.split(text)).collect();
             Some((setting.name, values, matches.value_source(setting.name)?))
         });
         Ok(SettingArgs { file: matches.get_one::<PathBuf>("config").cloned(), given: given.collect() })

@@ -4,6 +4,7 @@ use super::output;
 use crate::admin::Swap;
 use crate::admin::client::Client;
 use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
+use crate::config::{DEFAULT_SLOT, slot_name};
 use crate::swap::prove::{self, Accepted, Finding, Report};
 use crate::swap::{self, Mode, Options, State, keys, read_beside};
 use anyhow::{Context, bail};
@@ -44,6 +45,7 @@ Examples:
   mailcell core swap new.wasm --accept help --accept greeting
   mailcell core swap new.wasm --shadow 10 --canary 5 --for 10m
   mailcell core swap new.wasm --mode drain --differences new.wasm.differences
+  mailcell core swap rfc821.wasm --slot strict
 
 A signature is taken from FILE.sig, declared differences from FILE.differences as well. A trial (--shadow, --canary) goes on
 when this command is interrupted: see `mailcell core status` and `rollback`. A server that is started again begins with the
@@ -66,9 +68,9 @@ setting `core`, or the core that it carries.")]
         #[command(flatten)]
         accepted: AcceptedArgs,
         #[command(flatten)]
-        control: ControlArgs,
+        slot: SlotArgs,
     },
-    /// Show which cores a running server has, and what they do.
+    /// Show which cores a running server has in each slot, and what they do.
     #[command(after_help = "\
 SESSIONS are in a core at this moment, OPENED began in it, MOVED IN came from another one, STAYED were to leave it and could
 not (the note says why). TRAPS and REFUSED are cells that were lost: to a trap or the time limit, or because of a step that
@@ -83,7 +85,7 @@ the server does not carry out.")]
     /// Go back to the core that served before, or end a trial.
     Rollback {
         #[command(flatten)]
-        control: ControlArgs,
+        slot: SlotArgs,
     },
     /// Sign a core, for servers with the setting core-keys. The signature goes to FILE.sig.
     #[command(after_help = "\
@@ -136,9 +138,18 @@ pub(super) struct ControlArgs {
     control: PathBuf,
 }
 
-impl ControlArgs {
+#[derive(Debug, clap::Args)]
+pub(super) struct SlotArgs {
+    /// Whose core it is: that of the listeners with slot=NAME
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_SLOT, value_parser = slot_name)]
+    slot: String,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+impl SlotArgs {
     fn client(&self) -> Client {
-        Client::new(&self.control)
+        Client::of_slot(&self.control.control, &self.slot)
     }
 }
 
@@ -155,15 +166,15 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Check { file, against, recordings, accepted, .. } => check(file, against, &recordings, accepted).await,
-        Command::Swap { file, mode, shadow, canary, time, accepted, control } => {
+        Command::Swap { file, mode, shadow, canary, time, accepted, slot } => {
             let mode = if mode == "drain" { Mode::Drain } else { Mode::Migrate };
             let accepted = accepted.load(Some(&file))?;
             let options = Options { mode, shadow, canary, seconds: time.as_secs(), accepted };
-            swap(&file, options, &control.client()).await
+            swap(&file, options, &slot.client()).await
         }
-        Command::Status { json, control } => status(json, &control.client()).await,
-        Command::Rollback { control } => {
-            println!("{}", control.client().rollback().await?.message);
+        Command::Status { json, control } => status(json, &Client::new(&control.control)).await,
+        Command::Rollback { slot } => {
+            println!("{}", slot.client().rollback().await?.message);
             Ok(())
         }
         Command::Sign { file, key, make_key } => sign(file, key, make_key),
@@ -290,46 +301,52 @@ async fn follow(digest: &str, client: &Client, out: &mut impl Write) -> anyhow::
 }
 
 async fn status(json: bool, client: &Client) -> anyhow::Result<()> {
-    let status = client.status().await?;
+    let slots = client.all().await?;
     if json {
-        return output::print_json(vec![serde_json::to_value(&status)?]);
+        return output::print_json(slots.iter().map(serde_json::to_value).collect::<Result<_, _>>()?);
     }
-    let row = |generation: &swap::GenerationStatus| {
-        let counts = &generation.counts;
-        let state = format!("{:?}", generation.state).to_lowercase();
-        let notes = [&generation.reason, &generation.stay].into_iter().flatten().cloned().collect::<Vec<_>>();
-        [
-            generation.number.to_string(),
-            generation.digest[..12].to_owned(),
-            generation.version.clone(),
-            state,
-            counts.sessions.to_string(),
-            counts.opened.to_string(),
-            counts.moved_in.to_string(),
-            counts.stayed.to_string(),
-            counts.traps.to_string(),
-            counts.refusals.to_string(),
-            notes.join("; "),
-        ]
-    };
-    let rows: Vec<_> = status.generations.iter().map(row).collect();
-    let heading =
-        ["NUMBER", "CORE", "VERSION", "STATE", "SESSIONS", "OPENED", "MOVED IN", "STAYED", "TRAPS", "REFUSED", "NOTES"];
-    output::print_table(heading, &rows)?;
-    let moves = status.moves;
-    if moves.sessions > 0 {
-        println!(
-            "Moved at the last promotion: {} within {:.1} ms, the slowest in {:.2} ms; {} went back",
-            moves.sessions,
-            moves.micros as f64 / 1e3,
-            moves.longest_micros as f64 / 1e3,
-            moves.returned
-        );
-    }
-    if !status.swap.is_empty() {
-        println!("Last swap: {}", output::printable(&status.swap));
+    let rows = slots.iter().flat_map(|slot| slot.generations.iter().map(|generation| row(&slot.slot, generation)));
+    let heading = [
+        "SLOT", "NUMBER", "CORE", "VERSION", "STATE", "SESSIONS", "OPENED", "MOVED IN", "STAYED", "TRAPS", "REFUSED",
+        "NOTES",
+    ];
+    output::print_table(heading, &rows.collect::<Vec<_>>())?;
+    for slot in slots {
+        let (name, moves) = (slot.slot, slot.moves);
+        if moves.sessions > 0 {
+            println!(
+                "Moved at the last promotion in {name}: {} within {:.1} ms, the slowest in {:.2} ms; {} went back",
+                moves.sessions,
+                moves.micros as f64 / 1e3,
+                moves.longest_micros as f64 / 1e3,
+                moves.returned
+            );
+        }
+        if !slot.swap.is_empty() {
+            println!("Last swap in {name}: {}", output::printable(&slot.swap));
+        }
     }
     Ok(())
+}
+
+fn row(slot: &str, generation: &swap::GenerationStatus) -> [String; 12] {
+    let counts = &generation.counts;
+    let state = format!("{:?}", generation.state).to_lowercase();
+    let notes = [&generation.reason, &generation.stay].into_iter().flatten().cloned().collect::<Vec<_>>();
+    [
+        slot.to_owned(),
+        generation.number.to_string(),
+        generation.digest[..12].to_owned(),
+        generation.version.clone(),
+        state,
+        counts.sessions.to_string(),
+        counts.opened.to_string(),
+        counts.moved_in.to_string(),
+        counts.stayed.to_string(),
+        counts.traps.to_string(),
+        counts.refusals.to_string(),
+        notes.join("; "),
+    ]
 }
 
 fn sign(file: Option<PathBuf>, key: Option<PathBuf>, make_key: Option<PathBuf>) -> anyhow::Result<()> {

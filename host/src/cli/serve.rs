@@ -7,7 +7,7 @@ use crate::server::{self, Server};
 use anyhow::Context;
 use std::io::IsTerminal;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,8 @@ Examples:
   mailcell serve
   mailcell serve --config /etc/mailcell.toml
   mailcell serve --listen 127.0.0.1:2525 --listen [::1]:2525 --database sqlite:/var/lib/mailcell/mail.db
+  mailcell serve --listen 127.0.0.1:2525 --listen '127.0.0.1:24 protocol=lmtp message-size=100MiB recipients=10'
+  mailcell serve --listen 127.0.0.1:2525 --listen '127.0.0.1:2526 slot=strict' --core strict=rfc821.wasm
   MAILCELL_DATABASE_PASSWORD=... mailcell serve --database mysql://mail@127.0.0.1/mail")]
 pub(super) struct Args {
     #[command(flatten)]
@@ -42,8 +44,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let ready = async {
         let store = open_store(&settings).await?;
-        let core = server::load_core(&settings).await?;
-        Server::bind(settings, store, core).await
+        let cores = server::load_cores(&settings).await?;
+        Server::bind(settings, store, cores).await
     };
     let server = tokio::select! {
         server = ready => server?,
@@ -52,13 +54,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let swapper = server.swapper().clone();
+    let slots = server.slots().clone();
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            match swapper.reload().await {
-                Ok(done) => info!("read the core's file again: {done}"),
-                Err(error) => error!("told to read the core's file again, which is refused: {error:#}"),
-            }
+            slots.reload().await;
         }
     });
     let stop = async {

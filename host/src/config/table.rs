@@ -1,20 +1,20 @@
 //! The table of settings.
 
-use super::Settings;
-use super::values::{
-    choice, count, domain, duration, keys, name, network, one, one_of, parse, path, percent, size, some,
-};
+use super::values::{choice, count, domain, duration, keys, name, network, one, parse, path, percent, size, some};
+use super::{Listener, NamedCore, Refusal, Settings};
 use crate::store::TlsMode;
 use mailcell_core::limits;
 
 /// Where a value comes from decides how an error names it; what is wrong with it, the row says.
-pub(super) type Set = fn(&mut Settings, &[String]) -> Result<(), &'static str>;
+pub(super) type Set = fn(&mut Settings, &[String]) -> Result<(), Refusal>;
 
-/// Which commands take a setting as a flag.
+/// Who takes a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// The server.
     Server,
+    /// The server for its sessions, and each listener for those on it.
+    Session,
     /// Whatever opens the database.
     Database,
 }
@@ -36,6 +36,23 @@ pub struct Setting {
     pub(super) set: Set,
 }
 
+impl Setting {
+    /// What it is, for people.
+    pub fn about(&self) -> String {
+        let also = if self.group == Group::Session { " Each listener may have its own." } else { "" };
+        format!("{}{also}", self.help)
+    }
+
+    /// The values in a text that has commas between them.
+    pub fn split(&self, text: &str) -> Vec<String> {
+        match self.name {
+            "listen" => Listener::split(text),
+            _ if self.is_list => text.split(',').map(str::to_owned).collect(),
+            _ => vec![text.to_owned()],
+        }
+    }
+}
+
 macro_rules! settings {
     ($($group:ident $name:literal $value:literal $default:literal $help:literal
        |$settings:ident, $text:pat_param| $set:expr;)*) => {
@@ -51,12 +68,12 @@ macro_rules! settings {
 
 settings! {
     Server "listen" "ADDRESS" "[\"127.0.0.1:2525\"]"
-        "Addresses to receive mail on, each with tls=off, starttls, required or implicit behind a space if it is not to be starttls where there is a certificate, with protocol=lmtp for LMTP, and with proxy=on where a proxy says first who the client is. Beyond loopback, whoever reaches one may leave mail for any recipient."
-        |s, texts| s.listen = some(texts)?.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        "Addresses to receive mail on. Behind each, with spaces between: tls=off, starttls, required or implicit if it is not to be starttls where there is a certificate; protocol=lmtp for LMTP; proxy=on where a proxy says first who the client is; slot=NAME for a core of that name; and NAME=VALUE for a setting of its own, such as message-size=1MiB. Beyond loopback, whoever reaches one may leave mail for any recipient."
+        |s, texts| s.listen = some(texts)?.iter().map(|text| text.parse()).collect::<Result<_, String>>()?;
     Server "proxy-from" "NETWORK" "[]"
         "The proxies that are believed on listeners with proxy=on: addresses, or networks such as 10.0.0.0/8."
         |s, texts| s.proxy_from = texts.iter().map(|text| network(text)).collect::<Result<_, _>>()?;
-    Server "xclient-from" "NETWORK" "[]"
+    Session "xclient-from" "NETWORK" "[]"
         "The peers that are believed when they say by XCLIENT who their client is: addresses, or networks such as 10.0.0.0/8."
         |s, texts| s.xclient_from = texts.iter().map(|text| network(text)).collect::<Result<_, _>>()?;
     Server "tls-certificate" "FILE" "\"\""
@@ -65,17 +82,17 @@ settings! {
     Server "tls-key" "FILE" "\"\""
         "The certificate's private key, as PEM."
         |s, texts| s.tls_key = path(one(texts)?);
-    Server "name" "DOMAIN" "\"\""
+    Session "name" "DOMAIN" "\"\""
         "The server's name in its greeting and its trace lines; empty for the machine's."
         |s, texts| s.name = name(one(texts)?)?;
-    Server "core" "FILE" "\"\""
-        "The protocol core, a WebAssembly component; empty for the one that the server carries."
-        |s, texts| s.core = path(one(texts)?);
+    Server "core" "FILE" "[]"
+        "The protocol core, a WebAssembly component, if it is not the one that the server carries; as NAME=FILE, the core of the listeners with slot=NAME."
+        |s, texts| s.core = NamedCore::parse_all(texts)?;
     Server "core-keys" "KEY" "[]"
         "Ed25519 keys of those who may bring a core, in base64; with none of them, whoever may use the control socket."
         |s, texts| s.core_keys = keys(texts)?;
     Server "core-reload" "signal|watch" "\"signal\""
-        "When the core's file is read again: at SIGHUP, or when it changes too."
+        "When the files of cores are read again: at SIGHUP, or when they change too."
         |s, texts| s.core_watch_file = choice(one(texts)?, "watch", "signal", "expected signal or watch")?;
     Server "core-drain" "DURATION" "\"1h\""
         "How long sessions that do not move may stay in a core that was replaced."
@@ -113,7 +130,7 @@ settings! {
             "disabled" => TlsMode::Disabled,
             "required" => TlsMode::Required,
             "insecure" => TlsMode::Insecure,
-            _ => return Err("expected disabled, required or insecure"),
+            _ => return Err("expected disabled, required or insecure".into()),
         };
     Database "database-ca-file" "FILE" "\"\""
         "The certificate authority that the database's certificate must come from, as PEM; empty for the public ones."
@@ -121,50 +138,50 @@ settings! {
     Database "database-deadline" "DURATION" "\"20s\""
         "How long a client waits for the database before it gets a 421."
         |s, texts| s.database_deadline = duration(one(texts)?)?;
-    Server "message-size" "SIZE" "\"25MiB\""
+    Session "message-size" "SIZE" "\"25MiB\""
         "The largest message; less when the database takes less."
         |s, texts| s.message_size = size(one(texts)?)?;
-    Server "header-size" "SIZE" "\"256KiB\""
+    Session "header-size" "SIZE" "\"256KiB\""
         "The largest header section of a message."
         |s, texts| s.header_size = size(one(texts)?)?;
-    Server "recipients" "COUNT" "100"
+    Session "recipients" "COUNT" "100"
         "Recipients of one message, at most 100."
         |s, texts| s.recipients = count(one(texts)?, limits::RECIPIENTS_MAX as u64, "expected a number from 1 to 100")? as u32;
-    Server "accept" "any|domains|users" "\"any\""
+    Session "accept" "any|domains|users" "\"any\""
         "Whom mail is accepted for: any recipient, those in the domains, or those of them who are users."
-        |s, texts| s.accept = one_of(one(texts)?, &["any", "domains", "users"], "expected any, domains or users")?;
-    Server "domains" "DOMAIN" "[]"
+        |s, texts| s.accept = one(texts)?.parse()?;
+    Session "domains" "DOMAIN" "[]"
         "The domains of this server, for accept, one that is not ASCII in both its forms; without them accept=users takes users of every domain."
         |s, texts| s.domains = texts.iter().map(|text| domain(text)).collect::<Result<_, _>>()?;
-    Server "auth" "tls|on|off" "\"tls\""
+    Session "auth" "tls|on|off" "\"tls\""
         "Whether clients may say who they are by AUTH: under TLS, in the clear too, or never."
-        |s, texts| s.auth = one_of(one(texts)?, &["tls", "on", "off"], "expected tls, on or off")?;
-    Server "lookup" "on|authenticated|off" "\"on\""
+        |s, texts| s.auth = one(texts)?.parse()?;
+    Session "lookup" "on|authenticated|off" "\"on\""
         "Whether VRFY and EXPN are answered: to everyone, to those who said who they are, or to nobody."
-        |s, texts| s.lookup = one_of(one(texts)?, &["on", "authenticated", "off"], "expected on, authenticated or off")?;
-    Server "dsn" "off|on" "\"off\""
+        |s, texts| s.lookup = one(texts)?.parse()?;
+    Session "dsn" "off|on" "\"off\""
         "Whether DSN is offered. Senders then ask for notices of delivery, and whoever takes the mail from the database has the duty to send them; what they ask is stored as the message's parameters."
         |s, texts| s.dsn = choice(one(texts)?, "on", "off", "expected off or on")?;
-    Server "bare-newlines" "refuse|keep" "\"refuse\""
+    Session "bare-newlines" "refuse|keep" "\"refuse\""
         "What becomes of a message with a bare CR, a bare LF or a NUL: it is refused, or stored as it came."
         |s, texts| s.keep_bare_newlines = choice(one(texts)?, "keep", "refuse", "expected refuse or keep")?;
-    Server "errors" "COUNT" "20"
+    Session "errors" "COUNT" "20"
         "The error that ends a session."
         |s, texts| s.errors = count(one(texts)?, u32::MAX.into(), "expected a number from 1")? as u32;
-    Server "idle-timeout" "DURATION" "\"10m\""
+    Session "idle-timeout" "DURATION" "\"10m\""
         "How long a session may go without a complete command or enough message data."
         |s, texts| s.idle_timeout = duration(one(texts)?)?;
-    Server "session-age" "DURATION" "\"1h\""
+    Session "session-age" "DURATION" "\"1h\""
         "How long a session may last."
         |s, texts| s.session_age = duration(one(texts)?)?;
-    Server "data-rate" "OCTETS" "500"
+    Session "data-rate" "OCTETS" "500"
         "Message data keeps a session from being idle at so many octets a second, over a minute."
         |s, texts| s.data_rate = count(one(texts)?, u32::MAX.into(), "expected a number of octets from 1")?;
-    Server "write-timeout" "DURATION" "\"1m\""
+    Session "write-timeout" "DURATION" "\"1m\""
         "How long a client may take to read what it is sent."
         |s, texts| s.write_timeout = duration(one(texts)?)?;
-    Server "connections" "COUNT" "10000"
-        "Connections at once; less when file descriptors do not allow it."
+    Session "connections" "COUNT" "10000"
+        "Connections at once, on all listeners together; less when file descriptors do not allow it."
         |s, texts| s.connections = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
     Server "cells" "COUNT" "10000"
         "Sessions with a cell at once; less when memory mappings do not allow it. Others hibernate, or wait a moment."
@@ -172,8 +189,8 @@ settings! {
     Server "hibernate-after" "DURATION" "\"500ms\""
         "How long an idle session keeps its cell; then it hibernates, as a few octets, until the client says something."
         |s, texts| s.hibernate_after = duration(one(texts)?)?;
-    Server "network-connections" "COUNT" "100"
-        "Connections at once from one client network: an IPv4 address or an IPv6 /64. Loopback is excepted."
+    Session "network-connections" "COUNT" "100"
+        "Connections at once from one client network (an IPv4 address or an IPv6 /64), on all listeners together. Loopback is excepted."
         |s, texts| s.network_connections = count(one(texts)?, 1_000_000, "expected a number from 1 to 1000000")? as u32;
     Server "threads" "COUNT" "0"
         "Threads that serve sessions; 0 for as many as there are processors."

@@ -35,10 +35,6 @@ pub(super) fn choice(text: &str, yes: &str, no: &str, expected: &'static str) ->
     if text == yes || text == no { Ok(text == yes) } else { Err(expected) }
 }
 
-pub(super) fn one_of(text: &str, choices: &[&str], expected: &'static str) -> Result<String, &'static str> {
-    if choices.contains(&text) { Ok(text.to_owned()) } else { Err(expected) }
-}
-
 pub(super) fn count(text: &str, max: u64, expected: &'static str) -> Result<u64, &'static str> {
     parse(text, expected).and_then(|count| if (1..=max).contains(&count) { Ok(count) } else { Err(expected) })
 }
@@ -78,6 +74,12 @@ pub(super) fn name(text: &str) -> Result<String, &'static str> {
 pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse().or_else(|_| address()).map_err(|_| "expected an address or a network such as 10.0.0.0/8")
+}
+
+/// The name of a slot, which needs no quotes anywhere.
+pub(super) fn slot(text: &str) -> Result<String, &'static str> {
+    let is_name = !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'-');
+    if is_name { Ok(text.to_owned()) } else { Err("expected a name of letters, digits and hyphens") }
 }
 
 pub(super) fn domain(text: &str) -> Result<String, &'static str> {

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `slot`, `plan` | which generation serves whom; sessions follow it by themselves |
+//! | `slots` | all slots of a server; each listener serves in one |
 //! | `stage` | a file becomes a generation |
 //! | `prove` | a generation against its specification, recordings and moves |
 //! | `trial` | shadow, canary, and the first minutes |
@@ -17,6 +18,7 @@ mod plan;
 pub mod prove;
 mod shadow;
 mod slot;
+mod slots;
 mod stage;
 mod trial;
 mod turns;
@@ -25,6 +27,7 @@ pub use plan::{Mode, Share, Verdict};
 pub use prove::{Accepted, Finding, Report};
 pub use shadow::Shadow;
 pub use slot::{GenerationStatus, Moves, Slot, State};
+pub use slots::Slots;
 pub use stage::{compile_here, stage};
 pub use turns::Turn;
 
@@ -88,9 +91,11 @@ pub struct Swapper {
     recordings: Option<PathBuf>,
     watch: Duration,
     state: Mutex<Swapping>,
-    /// One proof at a time: it takes a processor.
-    proving: Arc<tokio::sync::Mutex<()>>,
+    proving: Proving,
 }
+
+/// One proof at a time, of all slots: it takes a processor.
+type Proving = Arc<tokio::sync::Mutex<()>>;
 
 #[derive(Default)]
 struct Swapping {
@@ -110,17 +115,27 @@ struct Candidate {
 
 impl Swapper {
     /// For that slot.
-    pub fn new(engine: Engine, slot: Arc<Slot>, settings: &Settings) -> Arc<Swapper> {
+    fn new(slot: Arc<Slot>, proving: Proving, settings: &Settings) -> Arc<Swapper> {
         Arc::new(Swapper {
-            engine,
-            slot,
+            engine: slot.plan().current.engine().clone(),
             keys: settings.core_keys.clone(),
-            file: settings.core.clone(),
+            file: settings.core_file(slot.name()).map(Path::to_owned),
+            slot,
             recordings: settings.record_directory.clone(),
             watch: settings.core_watch,
             state: Mutex::default(),
-            proving: Arc::default(),
+            proving,
         })
+    }
+
+    /// Its slot.
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    /// Whether there is a file to read again.
+    pub fn has_file(&self) -> bool {
+        self.file.is_some()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, Swapping> {
@@ -229,10 +244,16 @@ impl Swapper {
     }
 
     fn withdraw(&self, core: &Generation, reason: String) {
+        let slot = self.slot.name();
         if self.slot.withdraw(core, reason.clone()).is_none() {
-            return error!(core = core.short_digest(), reason, "a core does worse, and there is none to go back to");
+            return error!(
+                slot,
+                core = core.short_digest(),
+                reason,
+                "a core does worse, and there is none to go back to"
+            );
         }
-        error!(core = core.short_digest(), reason, "a core is withdrawn");
+        error!(slot, core = core.short_digest(), reason, "a core is withdrawn");
         let mut state = self.state();
         let times = state.barred.get(core.digest()).map_or(0, |(times, ..)| *times) + 1;
         let until = Instant::now() + departure::back_off(times);
@@ -304,6 +325,7 @@ impl Swapper {
     /// Has the file's core serve whenever it, its signature or its declared differences have changed.
     async fn follow(self: &Arc<Self>, file: &Path) {
         let stamps = || [file.to_owned(), beside(file, "sig"), beside(file, "differences")].map(|path| stamp(&path));
+        let slot = self.slot.name();
         let mut seen = stamps();
         let mut changing = false;
         loop {
@@ -314,9 +336,9 @@ impl Swapper {
                 (seen, changing) = (found, true);
             } else if std::mem::take(&mut changing) && found[0].is_some() {
                 match self.reload().await {
-                    Ok(done) => info!(file = %file.display(), "the core's file has changed: {done}"),
+                    Ok(done) => info!(slot, file = %file.display(), "the core's file has changed: {done}"),
                     Err(error) => {
-                        error!(file = %file.display(), "the core's file has changed, and is refused: {error:#}")
+                        error!(slot, file = %file.display(), "the core's file has changed, and is refused: {error:#}")
                     }
                 }
             }

@@ -3,8 +3,8 @@
 use crate::tools::resident_octets;
 use mailcell::cell::DEFAULT_CORE;
 use mailcell::cell::Generation;
-use mailcell::config::{Protocol, Settings, TlsUse};
-use mailcell::server::{self, Server};
+use mailcell::config::{DEFAULT_SLOT, Settings};
+use mailcell::server::{self, Server, default_core};
 use mailcell::shared::Entrance;
 use mailcell::store;
 use std::process::ExitCode;
@@ -40,9 +40,11 @@ async fn hold(count: usize) -> anyhow::Result<f64> {
     let core = Generation::from_bytes(&engine, DEFAULT_CORE)?;
     let store = store::open("discard:", &store::Options::default()).await?;
     // No descriptor stands behind these connections, so none limits them.
-    let server = Server::with_connections(settings, store, core, count as u32 + 1).await?;
+    let server = Server::with_connections(settings, store, default_core(core), count as u32 + 1).await?;
     let mut clients = Vec::with_capacity(count);
-    let entrance = Arc::new(Entrance::new(Protocol::Smtp, TlsUse::Off, false));
+    let listener = "127.0.0.1:0".parse().map_err(anyhow::Error::msg)?;
+    let slot = server.slots().get(DEFAULT_SLOT)?.slot().clone();
+    let entrance = Arc::new(Entrance::new(&listener, &server.shared().settings, slot)?);
     drop(client(&server, &entrance).await?);
     let before = memory()?;
     for _ in 0..count {

@@ -3,7 +3,7 @@
 use mailcell::cell::{DEFAULT_CORE, Engine, Generation};
 use mailcell::config::Settings;
 use mailcell::log::Log;
-use mailcell::server::Server;
+use mailcell::server::{Server, default_core};
 use mailcell::store;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +40,7 @@ fn serve(arguments: &[String]) -> anyhow::Result<()> {
         };
         let store = store::open("discard:", &store::Options::default()).await?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let server = Server::bind(settings, store, core).await?;
+        let server = Server::bind(settings, store, default_core(core)).await?;
         server
             .run(async move {
                 terminate.recv().await;

@@ -3,7 +3,7 @@
 use super::{IMPATIENCE, replies};
 use crate::database::Database;
 use crate::tls::Certificate;
-use mailcell::config::{Protocol, Settings, TlsUse};
+use mailcell::config::{Auth, Protocol, Settings, TlsUse};
 use mailcell::credentials;
 use mailcell::store::{self, MailStore, Options, User};
 use mailcell_conformance::host::Effect;
@@ -74,7 +74,7 @@ pub(super) fn settings(transcript: &Transcript, certificate: Option<&Certificate
     let mut settings = Settings { listen: vec!["127.0.0.1:0".parse().expect("an address")], ..Settings::default() };
     settings.connections = 32;
     // As a core has it that is told nothing.
-    settings.auth = "off".to_owned();
+    settings.auth = Auth::Off;
     settings.control = None;
     for (key, value) in &transcript.config {
         let number = || value.parse::<u64>().expect("a number");
@@ -86,10 +86,10 @@ pub(super) fn settings(transcript: &Transcript, certificate: Option<&Certificate
             "errors-max" => settings.errors = number() as u32,
             "protocol" if value == "lmtp" => settings.listen[0].protocol = Protocol::Lmtp,
             "protocol" => {}
-            "accept" => settings.accept = value.clone(),
+            "accept" => settings.accept = value.parse().expect("a value of the setting"),
             "domains" => settings.domains = value.split(',').map(str::to_owned).collect(),
-            "lookup" => settings.lookup = value.clone(),
-            "auth" => settings.auth = value.clone(),
+            "lookup" => settings.lookup = value.parse().expect("a value of the setting"),
+            "auth" => settings.auth = value.parse().expect("a value of the setting"),
             "tls" if value == "on" => settings.listen[0].tls = Some(TlsUse::Implicit),
             "tls" => settings.listen[0].tls = settings.listen[0].tls.or(Some(TlsUse::Offered)),
             "require-tls" => settings.listen[0].tls = Some(TlsUse::Required),

@@ -92,7 +92,10 @@ fn what_is_wrong_with_tls_is_said_at_the_start() {
     let does_not_fit = format!("{others_key} is not the key of {file}");
     for (arguments, expected) in [
         (&["--listen", "127.0.0.1:0 tls=implicit"][..], "127.0.0.1:0: TLS needs tls-certificate and tls-key"),
-        (&["--listen", "127.0.0.1:0 tls=on"], "--listen: expected tls=off, starttls, required or implicit"),
+        (
+            &["--listen", "127.0.0.1:0 tls=on"],
+            "--listen: 127.0.0.1:0: tls: expected off, starttls, required or implicit, found \"on\"",
+        ),
         (&["--listen", "127.0.0.1:0 proxy=on"], "127.0.0.1:0: proxy=on needs proxy-from"),
         (&["--tls-certificate", file], "TLS needs both tls-certificate and tls-key"),
         (&["--tls-certificate", file, "--tls-key", "/nowhere"], "cannot read /nowhere"),

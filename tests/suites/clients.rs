@@ -31,9 +31,13 @@ struct Setup {
 }
 
 fn setup() -> Setup {
+    setup_with(&[])
+}
+
+fn setup_with(arguments: &[&str]) -> Setup {
     let directory = tempfile::tempdir().unwrap();
     let database = format!("sqlite:{}", directory.path().join("mail.db").display());
-    let server = Server::start(Path::new(PROGRAM), &["--database", &database], &[]);
+    let server = Server::start(Path::new(PROGRAM), &[&["--database", &database], arguments].concat(), &[]);
     Setup { directory, server, database }
 }
 
@@ -121,13 +125,8 @@ fn python_smtplib() {
 
 #[test]
 fn python_lmtp() {
-    let setup = setup();
-    let directory = tempfile::tempdir().unwrap();
-    let database = format!("sqlite:{}", directory.path().join("mail.db").display());
-    let arguments = ["--listen", "127.0.0.1:0 protocol=lmtp", "--database", &database];
-    let server = Server::start(Path::new(PROGRAM), &arguments, &[]);
-    let line = server.wait_for_log("protocol=Lmtp");
-    let port = line.split("127.0.0.1:").nth(1).unwrap().split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    let setup = setup_with(&["--listen", "127.0.0.1:0 protocol=lmtp"]);
+    let port = setup.server.wait_for_listener().port().to_string();
     let script = "import smtplib, sys\n\
         with smtplib.LMTP('127.0.0.1', int(sys.argv[1]), 'client.test') as lmtp:\n\
         \x20   code, text = lmtp.ehlo()\n\
@@ -141,11 +140,90 @@ fn python_lmtp() {
         \x20   assert code == 250 and b'Stored as' in text, text\n\
         \x20   assert lmtp.noop()[0] == 250\n";
     let mut client = Command::new("python3");
-    client.args(["-c", script, port]);
+    client.args(["-c", script, &port]);
     setup.send(client, b"");
-    let list = run(command(Path::new(PROGRAM), &["message", "list", "--json", "--database", &database]), b"");
-    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
-    assert_eq!(list[0]["rcpt_to"], serde_json::json!(["bob@mx.test", "eve@mx.test"]));
+    assert_eq!(setup.only_message().1["rcpt_to"], serde_json::json!(["bob@mx.test", "eve@mx.test"]));
+}
+
+#[test]
+fn python_with_addresses_in_utf8() {
+    let setup = setup();
+    setup.mailcell(&["user", "add", "J\u{f6}rg@b\u{fc}cher.test", "--group", "g\u{e4}ste"]);
+    let script = "import email.message, smtplib, sys\n\
+        with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.test', timeout=30) as smtp:\n\
+        \x20   smtp.ehlo()\n\
+        \x20   message = email.message.EmailMessage()\n\
+        \x20   message['Subject'], message['From'] = 'Gr\u{fc}\u{df}e', 'j\u{f6}rg@b\u{fc}cher.test'\n\
+        \x20   message['To'] = '\u{7528}\u{6237}@\u{4f8b}\u{5b50}.test'\n\
+        \x20   message.set_content('Sch\u{f6}n')\n\
+        \x20   smtp.send_message(message)\n\
+        \x20   smtp.command_encoding = 'utf-8'\n\
+        \x20   code, text = smtp.docmd('VRFY', 'J\u{f6}rg SMTPUTF8')\n\
+        \x20   assert (code, text.decode()) == (250, '2.1.5 <J\u{f6}rg@b\u{fc}cher.test>'.replace('J', 'j')), text\n\
+        \x20   code, text = smtp.docmd('EXPN', 'g\u{e4}ste SMTPUTF8')\n\
+        \x20   assert code == 250 and 'b\u{fc}cher' in text.decode(), text\n\
+        \x20   assert smtp.docmd('EXPN', 'g\u{e4}ste')[0] == 553\n";
+    let mut client = Command::new("python3");
+    client.args(["-c", script, &setup.server.address.port().to_string()]);
+    setup.send(client, b"");
+    let (_, summary) = setup.only_message();
+    assert_eq!(summary["mail_from"], "j\u{f6}rg@b\u{fc}cher.test");
+    assert_eq!(summary["rcpt_to"], serde_json::json!(["\u{7528}\u{6237}@\u{4f8b}\u{5b50}.test"]));
+    assert_eq!(summary["subject"], "Gr\u{fc}\u{df}e");
+    let eml = setup.directory.path().join("eml");
+    let to = "\u{7528}\u{6237}@\u{4f8b}\u{5b50}.test";
+    setup.mailcell(&["message", "export", "--to", to, "--eml", eml.to_str().unwrap()]);
+    let file = std::fs::read_dir(eml).unwrap().next().unwrap().unwrap();
+    let exported = std::fs::read_to_string(file.path()).unwrap();
+    assert!(exported.starts_with("Return-Path: <j\u{f6}rg@b\u{fc}cher.test>\r\n"), "{exported}");
+    assert!(exported.contains("with UTF8SMTP id") && exported.contains(&format!("for <{to}>")), "{exported}");
+}
+
+#[test]
+fn python_asks_for_notices() {
+    let setup = setup_with(&["--dsn", "on"]);
+    let script = "import smtplib, sys\n\
+        with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.test', timeout=30) as smtp:\n\
+        \x20   smtp.sendmail('ann@client.test', ['bob@mx.test'], 'Subject: hi\\r\\n\\r\\nHello\\r\\n',\n\
+        \x20       ['RET=HDRS', 'ENVID=QQ314159'], ['NOTIFY=SUCCESS,DELAY', 'ORCPT=rfc822;bob@mx.test'])\n";
+    let mut client = Command::new("python3");
+    client.args(["-c", script, &setup.server.address.port().to_string()]);
+    setup.send(client, b"");
+    let (_, summary) = setup.only_message();
+    let asked = serde_json::json!({
+        "mail": "RET=HDRS ENVID=QQ314159",
+        "rcpt": ["NOTIFY=SUCCESS,DELAY ORCPT=rfc822;bob@mx.test"],
+    });
+    assert_eq!(summary["parameters"], asked);
+    let id = summary["id"].as_str().unwrap();
+    let shown = String::from_utf8(setup.mailcell(&["message", "show", id])).unwrap();
+    assert!(shown.contains("asked     {\"mail\":\"RET=HDRS ENVID=QQ314159\""), "{shown}");
+}
+
+#[test]
+fn swaks_speaks_for_somebody() {
+    let setup = setup_with(&["--xclient-from", "127.0.0.0/8", "--network-connections", "1"]);
+    let swaks = |address: &str| {
+        let mut client = Command::new("swaks");
+        let port = setup.server.address.port().to_string();
+        client.args(["--server", "127.0.0.1", "--port", &port, "--helo", "proxy.test", "--data", "-"]);
+        client.args(["--xclient-addr", address, "--xclient-helo", "client.test", "--xclient-login", "ann@mx.test"]);
+        client.args(["--from", "ann@client.test", "--to", "bob@mx.test"]);
+        run(client, MESSAGE.as_bytes())
+    };
+    let sent = swaks("192.0.2.7");
+    assert!(sent.status.success(), "{}{}", sent.text(), sent.stderr);
+    let line = setup.server.wait_for_log("stored");
+    assert!(line.contains("for_client=192.0.2.7"), "{line}");
+    let (_, summary) = setup.only_message();
+    let shown = String::from_utf8(setup.mailcell(&["message", "show", summary["id"].as_str().unwrap()])).unwrap();
+    assert!(shown.contains("from client.test ([192.0.2.7])") && shown.contains("with ESMTPA id"), "{shown}");
+    // The limit on one client's connections holds for those that a peer speaks for.
+    let mut held = setup.server.connect();
+    assert!(held.say("XCLIENT ADDR=192.0.2.7").starts_with("220"));
+    let refused = swaks("192.0.2.7");
+    assert!(refused.text().contains("421 4.7.0"), "{}", refused.text());
+    assert!(swaks("192.0.2.8").status.success());
 }
 
 #[test]

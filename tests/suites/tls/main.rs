@@ -1,6 +1,7 @@
 //! TLS: with clients that nobody here wrote, through moves and sleep, what comes in its place, and its certificates.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod authentication;
 mod certificates;
 
 use mailcell_tests::cores;
@@ -180,44 +181,6 @@ fn python() {
     let (port, implicit) = (setup.server.address.port().to_string(), setup.implicit.port().to_string());
     setup.send("python3", &["-c", script, &port, &implicit, setup.certificate.certificate.to_str().unwrap()], b"");
     assert_eq!(setup.messages().len(), 4);
-}
-
-#[test]
-fn clients_say_who_they_are() {
-    let setup = setup(&["--lookup", "authenticated"]);
-    setup.add_user("ann@mx.test", "secret");
-    let port = setup.server.address.port().to_string();
-    for mechanism in ["PLAIN", "LOGIN"] {
-        let arguments = ["--server", "127.0.0.1", "--port", &port, "--helo", "client.test", "--tls"];
-        let auth = ["--auth", mechanism, "--auth-user", "ann@mx.test", "--auth-password", "secret"];
-        let envelope = ["--from", "ann@mx.test", "--to", "bob@mx.test", "--body", "Hello"];
-        let log = setup.send("swaks", &[&arguments[..], &auth, &envelope].concat(), b"");
-        assert!(log.contains("235 2.7.0 Authentication successful"), "{log}");
-    }
-    let script = "import smtplib, ssl, sys\n\
-        context = ssl.create_default_context(cafile=sys.argv[2])\n\
-        context.check_hostname = False\n\
-        with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.test', timeout=30) as smtp:\n\
-        \x20   smtp.ehlo()\n\
-        \x20   assert not smtp.has_extn('auth')\n\
-        \x20   smtp.starttls(context=context)\n\
-        \x20   smtp.ehlo()\n\
-        \x20   assert smtp.verify('ann')[0] == 252\n\
-        \x20   for user, password in (('ann@mx.test', 'wrong'), ('eve@mx.test', 'secret')):\n\
-        \x20       try:\n\
-        \x20           smtp.login(user, password)\n\
-        \x20           assert False, user\n\
-        \x20       except (smtplib.SMTPAuthenticationError, smtplib.SMTPServerDisconnected):\n\
-        \x20           pass # It tries each mechanism, and the third mistake ends the session.\n\
-        with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'client.test', timeout=30) as smtp:\n\
-        \x20   smtp.starttls(context=context)\n\
-        \x20   smtp.login('ann', 'secret')\n\
-        \x20   assert smtp.verify('ann')[0] == 250\n\
-        \x20   smtp.sendmail('ann@mx.test', ['bob@mx.test'], 'Subject: three\\r\\n\\r\\nHello\\r\\n')\n";
-    setup.send("python3", &["-c", script, &port, setup.certificate.certificate.to_str().unwrap()], b"");
-    let messages = setup.messages();
-    assert_eq!(messages.len(), 3);
-    assert!(messages.iter().all(|message| message.contains("with ESMTPSA id")), "{messages:?}");
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn ask(request: Request) {
         Request::CheckPassword { user, password } => store::check_password(&user, &password),
         Request::ScramFirst { message } => store::scram_first(&message),
         Request::ScramFinal { message } => store::scram_final(&message),
-        Request::AdmitClient { address } => store::admit_client(&address),
+        Request::AdmitClient { address } => store::admit_client(address.as_deref()),
         Request::StoreMessage(message) => store::store_message(&store::Message {
             mail_from: message.mail_from,
             rcpt_to: message.rcpt_to,

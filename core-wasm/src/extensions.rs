@@ -1,5 +1,6 @@
 //! What EHLO offers, and the parameters of MAIL and RCPT that come with it.
 
+use crate::address;
 use crate::limits;
 use crate::responses::{self, Template};
 
@@ -58,29 +59,22 @@ impl Offers {
     pub(crate) fn read_mail_parameters(&self, text: &str) -> Result<MailParameters, Template> {
         let mut read = MailParameters::default();
         self.parse_parameters(text, |keyword, value| {
-            match keyword {
-                "SIZE" => return check_size(value, self.octets_max),
-                "BODY" => match value.map(str::to_ascii_uppercase).as_deref() {
-                    Some("7BIT" | "8BITMIME") => return Ok(()),
-                    Some("BINARYMIME") => read.is_binary = true,
-                    _ => return Err(responses::BAD_PARAMETER),
-                },
-                "SMTPUTF8" if value.is_none() => read.is_utf8 = true,
-                "SMTPUTF8" => return Err(responses::BAD_PARAMETER),
+            match (keyword, value.map(str::to_ascii_uppercase).as_deref()) {
+                ("SIZE", _) => check_size(value, self.octets_max)?,
+                ("BODY", Some("7BIT" | "8BITMIME")) => {}
+                ("BODY", Some("BINARYMIME")) => read.is_binary = true,
+                ("SMTPUTF8", None) => read.is_utf8 = true,
                 // RFC 4954 5: whoever is not trusted to say so still says it in the right form.
-                "AUTH" => check(value, |value| value == "<>" || is_xtext(value))?,
-                "RET" if self.has_dsn => {
-                    check(value, |value| ["FULL", "HDRS"].iter().any(|known| value.eq_ignore_ascii_case(known)))?;
+                ("AUTH", Some(_)) if value.is_some_and(|value| value == "<>" || undo_xtext(value).is_some()) => {}
+                ("RET", Some("FULL" | "HDRS")) if self.has_dsn => keep(&mut read.kept, keyword, value),
+                ("ENVID", Some(_)) if self.has_dsn && value.is_some_and(is_envelope_id) => {
+                    keep(&mut read.kept, keyword, value);
                 }
-                "ENVID" if self.has_dsn => {
-                    check(value, |value| undo_xtext(value).is_some_and(|id| id.len() <= limits::ENVID_OCTETS_MAX))?;
-                }
-                "REQUIRETLS" if self.has_require_tls && value.is_some() => return Err(responses::BAD_PARAMETER),
-                "REQUIRETLS" if self.has_require_tls => {}
+                ("REQUIRETLS", None) if self.has_require_tls => keep(&mut read.kept, keyword, value),
+                ("BODY" | "SMTPUTF8" | "AUTH", _) => return Err(responses::BAD_PARAMETER),
+                ("RET" | "ENVID", _) if self.has_dsn => return Err(responses::BAD_PARAMETER),
+                ("REQUIRETLS", _) if self.has_require_tls => return Err(responses::BAD_PARAMETER),
                 _ => return Err(responses::UNKNOWN_PARAMETER),
-            }
-            if matches!(keyword, "RET" | "ENVID" | "REQUIRETLS") {
-                keep(&mut read.kept, keyword, value);
             }
             Ok(())
         })?;
@@ -91,15 +85,17 @@ impl Offers {
     pub(crate) fn read_rcpt_parameters(&self, text: &str) -> Result<String, Template> {
         let mut kept = String::new();
         self.parse_parameters(text, |keyword, value| {
-            match keyword {
-                "NOTIFY" if self.has_dsn => check(value, is_notify)?,
-                "ORCPT" if self.has_dsn => check(value, is_original_recipient)?,
+            match (keyword, value) {
+                ("NOTIFY", Some(list)) if self.has_dsn && is_notify(list) => {}
+                ("ORCPT", Some(recipient)) if self.has_dsn && is_original_recipient(recipient) => {}
+                ("NOTIFY" | "ORCPT", _) if self.has_dsn => return Err(responses::BAD_PARAMETER),
                 _ => return Err(responses::UNKNOWN_PARAMETER),
             }
             keep(&mut kept, keyword, value);
             Ok(())
         })?;
-        Ok(kept)
+        // A command line may be longer where its path is short.
+        if kept.len() > limits::RCPT_EXTRA_OCTETS_MAX { Err(responses::BAD_PARAMETER) } else { Ok(kept) }
     }
 
     /// Reads `*( SP esmtp-param )`, which stands behind a path, and has each checked.
@@ -151,10 +147,6 @@ fn is_value(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| matches!(b, 33..=60 | 62..=126 | 128..))
 }
 
-fn check(value: Option<&str>, is_good: impl FnOnce(&str) -> bool) -> Result<(), Template> {
-    if value.is_some_and(is_good) { Ok(()) } else { Err(responses::BAD_PARAMETER) }
-}
-
 fn keep(kept: &mut String, keyword: &str, value: Option<&str>) {
     let space = if kept.is_empty() { "" } else { " " };
     match value {
@@ -169,11 +161,22 @@ fn is_notify(value: &str) -> bool {
     value.eq_ignore_ascii_case("NEVER") || value.split(',').all(is_listed)
 }
 
-/// RFC 3461 4.2: `addr-type ";" xtext`; what is not ASCII stands for itself in an address of the type utf-8 (RFC 6533 3).
+/// RFC 3461 4.4: an xtext of printable ASCII, at most 100 octets of it.
+fn is_envelope_id(value: &str) -> bool {
+    undo_xtext(value).is_some_and(|id| id.len() <= limits::ENVID_OCTETS_MAX && is_printable_ascii(&id))
+}
+
+/// RFC 3461 4.2: `addr-type ";" xtext`, of printable ASCII; what is not ASCII stands for itself in an address of the type utf-8
+/// (RFC 6533 3).
 fn is_original_recipient(value: &str) -> bool {
     let Some((kind, address)) = value.split_once(';') else { return false };
-    let is_utf8 = kind.eq_ignore_ascii_case("utf-8");
-    is_keyword(kind) && !address.is_empty() && is_xtext(address) && (is_utf8 || address.is_ascii())
+    let Some(octets) = undo_xtext(address).filter(|octets| !octets.is_empty()) else { return false };
+    let is_text = || str::from_utf8(&octets).is_ok_and(address::is_printable);
+    is_keyword(kind) && (is_printable_ascii(&octets) || (kind.eq_ignore_ascii_case("utf-8") && is_text()))
+}
+
+fn is_printable_ascii(octets: &[u8]) -> bool {
+    octets.iter().all(|octet| (0x20..0x7f).contains(octet))
 }
 
 /// RFC 1870 4: `size-value = 1*20DIGIT`. What has that form but does not fit 64 bits is too large, like any other size.
@@ -184,10 +187,6 @@ fn check_size(value: Option<&str>, octets_max: u64) -> Result<(), Template> {
         Ok(octets) if octets <= octets_max => Ok(()),
         _ => Err(responses::MESSAGE_TOO_LARGE),
     }
-}
-
-fn is_xtext(value: &str) -> bool {
-    undo_xtext(value).is_some()
 }
 
 /// The octets that an xtext stands for. RFC 3461 4: `xtext = *( xchar / hexchar )`, where `hexchar` is "+" and two upper-case
@@ -270,6 +269,8 @@ mod tests {
             " RET",
             " RET=BODY",
             " ENVID=a+2b",
+            " ENVID=a+0D+0Ab",
+            " ENVID=\u{f6}",
             &long,
         ] {
             assert_eq!(read(bad), Err(responses::BAD_PARAMETER), "{bad}");
@@ -280,8 +281,10 @@ mod tests {
     #[test]
     fn parameters_of_rcpt() {
         let read = |text| OFFERS.read_rcpt_parameters(text);
+        let [long, too_long] = [487, 488].map(|octets| format!(" ORCPT=rfc822;{}", "x".repeat(octets)));
         for good in [
             "",
+            &long,
             " NOTIFY=NEVER",
             " NOTIFY=success,DELAY ORCPT=rfc822;Bob+2B1@mx.test",
             " ORCPT=utf-8;j\u{f6}rg@mx.test",
@@ -299,6 +302,9 @@ mod tests {
             " ORCPT=;bob@mx.test",
             " ORCPT=rfc822;a+2",
             " ORCPT=rfc822;j\u{f6}rg@mx.test",
+            " ORCPT=rfc822;a+0Ab",
+            " ORCPT=utf-8;a+C2+85b",
+            &too_long,
             " NOTIFY=NEVER NOTIFY=DELAY",
         ] {
             assert_eq!(read(bad), Err(responses::BAD_PARAMETER), "{bad}");

@@ -30,8 +30,8 @@ pub struct Session {
     /// Whether the session is under TLS, or about to be.
     tls: TlsState,
     greeting: Option<Greeting>,
-    /// What the client said with HELO or EHLO to the trusted peer that speaks for it.
-    introduced_as: Option<String>,
+    /// What a trusted peer says of the client that it speaks for.
+    introduction: Introduction,
     /// An AUTH exchange whose next line is the client's.
     exchange: Option<Exchange>,
     /// Who the client is, if it has said so.
@@ -56,6 +56,15 @@ struct Greeting {
     client_name: String,
     /// EHLO. A session greeted by HELO is one of RFC 821: no extensions, no enhanced status codes, 7-bit data.
     extended: bool,
+}
+
+/// What XCLIENT said.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Introduction {
+    /// The client's argument of HELO or EHLO.
+    client_name: Option<String>,
+    /// Who the client is.
+    user: Option<String>,
 }
 
 /// What MAIL and RCPT said.
@@ -129,7 +138,7 @@ impl Session {
             settings,
             started: false,
             greeting: None,
-            introduced_as: None,
+            introduction: Introduction::default(),
             exchange: None,
             user: None,
             failures: 0,
@@ -215,7 +224,7 @@ impl Session {
             (Awaiting::Auth, Reply::ScramChallenge(message)) => self.challenge(message),
             (Awaiting::Auth, Reply::Unavailable) => self.finish(Respond(responses::AUTH_UNAVAILABLE.plain())),
             (_, Reply::Unavailable) => self.fail(responses::NO_DATABASE),
-            (Awaiting::Admission, Reply::Admitted) => self.finish(Respond(self.welcome())),
+            (Awaiting::Admission, Reply::Admitted) => self.admitted(),
             (Awaiting::Admission, Reply::NotAdmitted) => self.fail(responses::NOT_ADMITTED),
             (Awaiting::Lookup { verb, begun: false, is_utf8: false }, Reply::Mailboxes(page)) if !page.is_ascii => {
                 self.refuse_utf8(verb)
@@ -240,7 +249,7 @@ impl Session {
             // RFC 3207 4.2: the server "MUST discard any knowledge obtained from the client".
             Event::TlsEstablished => {
                 self.tls = TlsState::Established;
-                (self.greeting, self.introduced_as, self.transaction, self.user) = (None, None, None, None);
+                (self.greeting, self.transaction, self.user) = (None, None, self.introduction.user.clone());
                 Step::nothing(self.read_line())
             }
             Event::LineTooLong => {
@@ -429,6 +438,6 @@ fn path_behind<'a>(argument: &'a str, keyword: &str) -> Option<(Path<'a>, &'a st
 /// Which errors bring a session nearer to its end. A refused recipient beyond the limit is not one: a client
 /// that pipelines more than a hundred would lose the message to all of them.
 fn is_counted(verb: Option<Verb>, code: u16) -> bool {
-    matches!(code, 500..=504 | 530 | 535 | 538 | 555)
-        || (code == 550 && matches!(verb, Some(Verb::Vrfy | Verb::Expn | Verb::Rcpt)))
+    matches!(code, 500..=504 | 530 | 535 | 538 | 553 | 555)
+        || (code == 550 && matches!(verb, Some(Verb::Vrfy | Verb::Expn | Verb::Rcpt | Verb::Xclient)))
 }

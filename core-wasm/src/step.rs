@@ -89,8 +89,8 @@ pub enum Request {
     },
     /// Count and name the session as another client's.
     AdmitClient {
-        /// The client's IP address.
-        address: String,
+        /// The client's IP address; that of the peer if it is not known.
+        address: Option<String>,
     },
     /// Make durable what was appended.
     StoreMessage(Box<Message>),

@@ -4,27 +4,33 @@ use crate::scram::{ClientFirst, Exchange};
 use crate::shared::Shared;
 use crate::store::User;
 use mailcell_core::address::{self, Mailbox};
+use mailcell_core::limits::AUTH_FAILURES_MAX;
 use mailcell_core::{Identity, Reply};
 use tracing::{info, warn};
 
 /// What the host holds of an AUTH that is under way; it stays while the session moves from core to core.
 #[derive(Default)]
 pub struct Authentication {
+    /// How often the client was somebody else. A core that asks on without end learns nothing more.
+    failures: u32,
     /// A SCRAM exchange, and whose it is.
     exchange: Option<Box<(Exchange, String)>>,
 }
 
 impl Authentication {
     /// Whether a user has this password.
-    pub async fn check_password(&self, shared: &Shared, name: &str, password: String) -> Reply {
-        let user = match find(shared, name).await {
-            Ok(user) => user,
+    pub async fn check_password(&mut self, shared: &Shared, home: &str, name: &str, password: String) -> Reply {
+        if self.failures >= AUTH_FAILURES_MAX {
+            return self.not_authenticated(name);
+        }
+        let (_, user) = match find(shared, home, name).await {
+            Ok(found) => found,
             Err(reply) => return reply,
         };
         let hash = user.as_ref().and_then(|user| user.credentials.as_ref()).map(|made| made.password.clone());
         match (shared.passwords.check(password, hash).await, user) {
             (Some(true), Some(user)) => authenticated(mailbox(&user), String::new()),
-            (Some(_), _) => not_authenticated(name),
+            (Some(_), _) => self.not_authenticated(name),
             (None, _) => {
                 warn!("too many passwords to check");
                 Reply::Unavailable
@@ -33,40 +39,48 @@ impl Authentication {
     }
 
     /// The client's first message of SCRAM-SHA-256. A user who is none is answered as one is.
-    pub async fn scram_first(&mut self, shared: &Shared, message: &str) -> Reply {
+    pub async fn scram_first(&mut self, shared: &Shared, home: &str, message: &str) -> Reply {
         self.exchange = None;
-        let Some(first) = ClientFirst::parse(message) else { return not_authenticated("") };
-        let user = match find(shared, &first.user).await {
-            Ok(user) => user,
+        let parsed = ClientFirst::parse(message).filter(|_| self.failures < AUTH_FAILURES_MAX);
+        let Some(first) = parsed else { return self.not_authenticated("") };
+        let (name, user) = match find(shared, home, &first.user).await {
+            Ok(found) => found,
             Err(reply) => return reply,
         };
         let keys = user.as_ref().and_then(|user| user.credentials.as_ref()).map(|made| made.scram.as_str());
-        let (exchange, challenge) = shared.passwords.begin_scram(&first, keys);
-        let name = user.as_ref().map_or_else(|| first.user.clone(), mailbox);
-        self.exchange = Some(Box::new((exchange, name)));
+        let (exchange, challenge) = shared.passwords.begin_scram(&first, &name, keys);
+        self.exchange = Some(Box::new((exchange, user.as_ref().map_or(name, mailbox))));
         Reply::ScramChallenge(challenge)
     }
 
     /// The client's last message. Each exchange has one, so that none can be tried out or replayed.
     pub fn scram_final(&mut self, message: &str) -> Reply {
-        let Some((exchange, user)) = self.exchange.take().map(|exchange| *exchange) else {
-            return not_authenticated("");
-        };
+        let begun = self.exchange.take().map(|exchange| *exchange);
+        let Some((exchange, user)) = begun else { return self.not_authenticated("") };
         match exchange.end(message) {
             Some(server_final) => authenticated(user, server_final),
-            None => not_authenticated(&user),
+            None => self.not_authenticated(&user),
         }
+    }
+
+    fn not_authenticated(&mut self, name: &str) -> Reply {
+        self.failures += 1;
+        info!(user = %name.escape_debug(), "not authenticated");
+        Reply::NotAuthenticated
     }
 }
 
-/// The user of that name. Without a domain, a name says who someone is only where one alone has it.
-async fn find(shared: &Shared, name: &str) -> Result<Option<User>, Reply> {
+/// What a name is looked up as, and the user who has it. Without a domain, it says who someone is only where one alone has it; what
+/// nobody has then counts as of the domain `home`.
+async fn find(shared: &Shared, home: &str, name: &str) -> Result<(String, Option<User>), Reply> {
     let (local_part, domain) = match Mailbox::parse(name) {
         Some(mailbox) => (mailbox.local_part, Some(mailbox.domain)),
         None => (name, None),
     };
-    match shared.store.users_named(&address::lookup_name(local_part), domain).await {
-        Ok(mut users) => Ok(users.pop().filter(|_| users.is_empty())),
+    let local_part = address::lookup_name(local_part);
+    let looked_up = format!("{local_part}@{}", domain.unwrap_or(home).to_ascii_lowercase());
+    match shared.store.users_named(&local_part, domain).await {
+        Ok(mut users) => Ok((looked_up, users.pop().filter(|_| users.is_empty()))),
         Err(error) => {
             warn!(%error, "look-up failed");
             Err(Reply::Unavailable)
@@ -81,9 +95,4 @@ fn mailbox(user: &User) -> String {
 fn authenticated(user: String, server_final: String) -> Reply {
     info!(user, "authenticated");
     Reply::Authenticated(Identity { user, server_final })
-}
-
-fn not_authenticated(name: &str) -> Reply {
-    info!(user = %name.escape_debug(), "not authenticated");
-    Reply::NotAuthenticated
 }

@@ -218,7 +218,13 @@ impl Settings {
     }
 
     /// What a core is told on such a listener; what is empty is not said. The smaller of both sizes is what SIZE shows.
-    pub fn core_config(&self, protocol: Protocol, tls: TlsUse, database_octets_max: u64) -> Vec<(String, String)> {
+    pub fn core_config(
+        &self,
+        protocol: Protocol,
+        tls: TlsUse,
+        database_octets_max: u64,
+        is_trusted: bool,
+    ) -> Vec<(String, String)> {
         let choose = |yes: bool, [on, off]: [&str; 2]| if yes { on } else { off }.to_owned();
         [
             ("name", self.name.clone()),
@@ -242,12 +248,23 @@ impl Settings {
             ),
             ("require-tls", choose(tls == TlsUse::Required, ["on", "off"])),
             ("dsn", choose(self.dsn, ["on", "off"])),
+            ("xclient", choose(is_trusted, ["on", ""])),
             ("bare-newlines", choose(self.keep_bare_newlines, ["keep", "refuse"])),
         ]
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
+    }
+
+    /// Something that only the server knows, and knows when it is started again: the database's password, or the key for TLS.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn lasting_secret(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let password = self.database_password()?.map(String::into_bytes);
+        let key = || self.tls_key.as_ref().and_then(|file| std::fs::read(file).ok());
+        Ok(password.or_else(key))
     }
 
     /// The database's password, from the environment or the file.

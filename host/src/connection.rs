@@ -14,7 +14,7 @@ use bytes::{Buf, BytesMut};
 use mailcell_core::{Event, Input, Next, Reply, Request};
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -103,11 +103,7 @@ where
 {
     let address = client.ip().to_canonical();
     let is_trusted = entrance.settings.xclient_from.iter().any(|network| network.contains(&address));
-    let mut config = entrance.core_config(shared);
-    if is_trusted {
-        config = config.iter().cloned().chain([("xclient".to_owned(), "on".to_owned())]).collect();
-    }
-    let facts = Facts { config, address: address.to_string() };
+    let facts = Facts { config: entrance.core_config(shared, is_trusted), address: address.to_string() };
     let (session, effects) = match Session::open(shared, entrance, facts).await {
         Ok(opened) => opened,
         Err(fault) => return (Err(End::Fault(fault)), Vec::new()),
@@ -121,6 +117,7 @@ where
         entrance,
         session,
         admission,
+        peer: address,
         is_trusted,
         requests: Requests::new(shared.clone(), entrance.clone(), address),
         framer: Framer::default(),
@@ -190,6 +187,8 @@ struct Connection<'a, S> {
     entrance: &'a Entrance,
     session: Session,
     admission: &'a mut Admission,
+    /// The address that the connection came from.
+    peer: IpAddr,
     /// Whether it is believed who its client is.
     is_trusted: bool,
     requests: Requests,
@@ -223,11 +222,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         return Err(End::Fault(Fault::Refused("requests beyond the session's age")));
                     }
                     let reply = match request {
-                        Request::AdmitClient { address } => self.admit(&address)?,
+                        Request::AdmitClient { address } => self.admit(address.as_deref())?,
                         request => self.perform(request).await?,
                     };
                     self.clock.restart(Instant::now());
-                    self.tell(Input::Reply(Cow::Owned(reply))).await?
+                    self.answer(reply).await?
                 }
                 Next::StartTls => self.start_tls().await?,
                 Next::Close => return Ok(()),
@@ -238,6 +237,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn tell(&mut self, input: Input<'_>) -> Result<Effects, End> {
         self.session.wake().await?;
         Ok(self.session.deliver(&input)?.effects)
+    }
+
+    /// Tells what came of a request.
+    async fn answer(&mut self, reply: Reply) -> Result<Effects, End> {
+        let is_refused = reply == Reply::NotAdmitted;
+        let effects = self.tell(Input::Reply(Cow::Owned(reply))).await?;
+        if is_refused && effects.next != Next::Close {
+            return Err(End::Fault(Fault::Refused("a session of a client that was not admitted")));
+        }
+        if !matches!(effects.next, Next::AwaitReply(Request::NextPage)) {
+            self.requests.forget_list();
+        }
+        Ok(effects)
     }
 
     /// Carries out a request. A session that waits for its reply may move meanwhile.
@@ -257,10 +269,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Counts and names the session as the client's that a trusted peer speaks for. Its limits, its trace lines and the log have
     /// that address from here on.
-    fn admit(&mut self, address: &str) -> Result<Reply, End> {
-        let Some(client) = address.parse().ok().filter(|_| self.is_trusted) else {
+    fn admit(&mut self, address: Option<&str>) -> Result<Reply, End> {
+        if !self.is_trusted {
             return Err(End::Fault(Fault::Refused("another client, of a peer that is not trusted")));
-        };
+        }
+        let given = address.and_then(|address| address.parse::<IpAddr>().ok());
+        let client = given.map_or(self.peer, |address| address.to_canonical());
         if let Err(why) = self.admission.go_to(client) {
             info!(%client, why, "client refused");
             return Ok(Reply::NotAdmitted);

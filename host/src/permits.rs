@@ -117,8 +117,9 @@ impl Admission {
 
 impl Permit {
     fn go_to(&mut self, client: IpAddr) -> Result<(), &'static str> {
-        self.entered = None;
-        self.entered = self.networks.enter(client)?;
+        if self.entered.as_ref().is_none_or(|entered| entered.network != network(client)) {
+            self.entered = self.networks.enter(client)?;
+        }
         Ok(())
     }
 }
@@ -255,8 +256,10 @@ mod tests {
         assert_eq!(one.go_to("192.0.2.1".parse().unwrap()), Ok(()));
         assert!(take("192.0.2.1").is_err(), "it counts where it went");
         assert_eq!(one.go_to("192.0.2.2".parse().unwrap()), Ok(()));
+        assert_eq!(one.go_to("192.0.2.2".parse().unwrap()), Ok(()), "it is there already");
         let _two = take("192.0.2.1").unwrap();
         assert!(one.go_to("192.0.2.1".parse().unwrap()).is_err());
+        assert!(take("192.0.2.2").is_err(), "it stays where it is");
         drop(one);
         let _three = take("192.0.2.2").unwrap();
     }

@@ -37,9 +37,14 @@ impl Requests {
         Requests { shared, entrance, client, held, mailboxes, is_ascii: true, authentication }
     }
 
-    /// The messages are another client's from here on.
+    /// The messages are another client's from here on, and so are mistakes about who it is.
     pub fn name_client(&mut self, client: IpAddr) {
-        self.client = client;
+        (self.client, self.authentication) = (client, Authentication::default());
+    }
+
+    /// Nobody asks for the rest of a list any more, which may be a long one.
+    pub fn forget_list(&mut self) {
+        self.mailboxes = Vec::new().into_iter();
     }
 
     /// Carries out an order.
@@ -63,9 +68,11 @@ impl Requests {
             Request::StoreMessage(message) => return self.store(*message).await,
             Request::NextPage => return self.page(),
             Request::CheckPassword { user, password } => {
-                return self.authentication.check_password(&self.shared, &user, password).await;
+                return self.authentication.check_password(&self.shared, self.entrance.home(), &user, password).await;
             }
-            Request::ScramFirst { message } => return self.authentication.scram_first(&self.shared, &message).await,
+            Request::ScramFirst { message } => {
+                return self.authentication.scram_first(&self.shared, self.entrance.home(), &message).await;
+            }
             Request::ScramFinal { message } => return self.authentication.scram_final(&message),
             Request::AdmitClient { .. } => unreachable!("it is a request about the connection"),
             Request::FindUser { local_part, domain } => {
@@ -90,10 +97,6 @@ impl Requests {
     fn page(&mut self) -> Reply {
         let mailboxes = self.mailboxes.by_ref().take(limits::PAGE_MAILBOXES).collect();
         let more = self.mailboxes.len() > 0;
-        if !more {
-            // The list of a very large group is not kept for the rest of the session.
-            self.mailboxes = Vec::new().into_iter();
-        }
         Reply::Mailboxes(MailboxPage { mailboxes, more, is_ascii: self.is_ascii })
     }
 

@@ -6,13 +6,15 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-/// RFC 7677 4 asks for at least 4096; the stored keys are safe behind the same database as the argon2id hash.
+/// RFC 7677 4 asks for at least 4096; the stored keys are safe behind the same database as the argon2id hash. Whoever changes it
+/// lets clients tell users whose passwords are from before from names that nobody has.
 const ITERATIONS: u32 = 15_000;
 
 /// A client's nonce, so that the server's first message has a bound. RFC 5802 has none; clients send 18 to 32 octets.
 const NONCE_OCTETS_MAX: usize = 128;
 
-type Key = [u8; 32];
+/// A key or a secret.
+pub type Key = [u8; 32];
 
 /// What a user's password became: enough to check who knows it, and too little to say that one does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +38,11 @@ impl Keys {
     }
 
     /// For a name that nobody has: the same ones each time for as long as `secret` is the same, so that it looks like a user's.
-    fn of_nobody(name: &str, secret: &Key) -> Keys {
+    pub fn of_nobody(name: &str, secret: &Key) -> Keys {
         let made = |what: &str| hmac(secret, format!("{what}{name}").as_bytes());
         Keys {
             iterations: ITERATIONS,
-            salt: made("salt")[..Salt::generate().len()].to_vec(),
+            salt: made("salt")[..Salt::RECOMMENDED_LENGTH].to_vec(),
             stored_key: made("stored key"),
             server_key: made("server key"),
         }
@@ -66,9 +68,10 @@ impl Keys {
     }
 }
 
-/// A secret that makes keys for names that nobody has.
-pub fn secret() -> Key {
-    hmac(&Salt::generate(), &Salt::generate())
+/// A secret that makes keys for names that nobody has: of something else that is secret and lasts, if there is any.
+pub fn secret(lasting: Option<&[u8]>) -> Key {
+    let random = Salt::generate();
+    hmac(lasting.unwrap_or(&random), b"keys of nobody")
 }
 
 /// The client's first message.
@@ -130,15 +133,20 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Begins with what is stored of a user, if it is one; gives what the server says next.
-    pub fn begin(first: &ClientFirst<'_>, stored: Option<&str>, secret: &Key) -> (Exchange, String) {
-        Exchange::with_nonce(first, stored, secret, &STANDARD.encode(Salt::generate()))
+    /// Begins with what is stored of a user, or else with keys of nobody; gives what the server says next.
+    pub fn begin(first: &ClientFirst<'_>, stored: Option<&str>, nobody: impl FnOnce() -> Keys) -> (Exchange, String) {
+        Exchange::with_nonce(first, stored, nobody, &STANDARD.encode(Salt::generate()))
     }
 
-    fn with_nonce(first: &ClientFirst<'_>, stored: Option<&str>, secret: &Key, nonce: &str) -> (Exchange, String) {
+    fn with_nonce(
+        first: &ClientFirst<'_>,
+        stored: Option<&str>,
+        nobody: impl FnOnce() -> Keys,
+        nonce: &str,
+    ) -> (Exchange, String) {
         let known = stored.and_then(Keys::parse);
         let is_known = known.is_some();
-        let keys = known.unwrap_or_else(|| Keys::of_nobody(&first.user, secret));
+        let keys = known.unwrap_or_else(nobody);
         let nonce = format!("{}{nonce}", first.nonce);
         let challenge = format!("r={nonce},s={},i={}", STANDARD.encode(&keys.salt), keys.iterations);
         let messages = format!("{},{challenge}", first.bare);
@@ -193,7 +201,11 @@ mod tests {
     }
 
     fn begin(stored: Option<&str>) -> (Exchange, String) {
-        Exchange::with_nonce(&ClientFirst::parse(FIRST).unwrap(), stored, &[7; 32], SERVER_NONCE)
+        Exchange::with_nonce(&ClientFirst::parse(FIRST).unwrap(), stored, nobody("user"), SERVER_NONCE)
+    }
+
+    fn nobody(name: &str) -> impl FnOnce() -> Keys {
+        move || Keys::of_nobody(name, &secret(Some(b"secret")))
     }
 
     #[test]
@@ -221,7 +233,7 @@ mod tests {
         }
         // The same message replayed meets another nonce.
         let first = ClientFirst::parse(FIRST).unwrap();
-        let (another, _) = Exchange::begin(&first, Some(&stored()), &[7; 32]);
+        let (another, _) = Exchange::begin(&first, Some(&stored()), nobody("user"));
         assert_eq!(another.end(FINAL), None);
         assert_eq!(begin(None).0.end(FINAL), None);
         assert_eq!(begin(Some("no keys")).0.end(FINAL), None);
@@ -231,10 +243,11 @@ mod tests {
     fn nobody_looks_like_somebody() {
         let [one, again] = [begin(None).1, begin(None).1];
         assert_eq!(one, again, "the salt is the same each time");
-        let other = ClientFirst::parse("n,,n=other,r=rOprNGfwEbeRWgbNEkqO").unwrap();
-        let (exchange, challenge) = Exchange::with_nonce(&other, None, &[7; 32], SERVER_NONCE);
+        let first = ClientFirst::parse(FIRST).unwrap();
+        let (exchange, challenge) = Exchange::with_nonce(&first, None, nobody("other"), SERVER_NONCE);
         assert_ne!(one, challenge, "each has one of its own");
         assert!(!exchange.is_known);
+        assert_ne!(secret(None), secret(None), "without anything that lasts it is another one each time");
         let made = Keys::of_password("pencil");
         assert_eq!((exchange.keys.salt.len(), exchange.keys.iterations), (made.salt.len(), made.iterations));
     }

@@ -103,7 +103,7 @@ impl Server {
             counters: Counters::default(),
             drain: Drain(draining),
             cells: Cells::new(cells_max),
-            passwords: Passwords::new(settings.database_deadline),
+            passwords: Passwords::new(settings.database_deadline, settings.lasting_secret()?.as_deref())?,
             certificates,
             store,
             settings,

@@ -38,6 +38,9 @@ pub struct Shared {
     pub certificates: Option<Arc<Certificates>>,
 }
 
+/// What cores are told, and the database's limit that it was made for.
+type CoreConfig = (u64, Arc<Config>);
+
 /// What the sessions of one listener share.
 pub struct Entrance {
     /// What is spoken.
@@ -52,8 +55,8 @@ pub struct Entrance {
     pub settings: Settings,
     /// For connections that come here, if they have limits of their own beside those of all.
     pub permits: Option<Permits>,
-    /// What cores are told, for the database's limit that it was made for.
-    core_config: Mutex<Option<(u64, Arc<Config>)>>,
+    /// What cores are told of peers that are not trusted, and of those that are.
+    core_configs: Mutex<[Option<CoreConfig>; 2]>,
 }
 
 impl Entrance {
@@ -72,18 +75,25 @@ impl Entrance {
             slot,
             permits: is_limited.then(|| Permits::new(own.connections, own.network_connections)),
             settings: own,
-            core_config: Mutex::new(None),
+            core_configs: Mutex::default(),
         })
     }
 
+    /// The domain of users who do not name one.
+    pub fn home(&self) -> &str {
+        self.settings.domains.first().unwrap_or(&self.settings.name)
+    }
+
     /// What a core is told when a session opens: one copy for all sessions, while the database's limit stays.
-    pub fn core_config(&self, shared: &Shared) -> Arc<Config> {
+    pub fn core_config(&self, shared: &Shared, is_trusted: bool) -> Arc<Config> {
         let octets_max = shared.store.message_octets_max();
-        let mut config = self.core_config.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*config {
+        let mut configs = self.core_configs.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = &mut configs[usize::from(is_trusted)];
+        match config {
             Some((for_octets, config)) if *for_octets == octets_max => config.clone(),
             _ => {
-                let made: Arc<Config> = self.settings.core_config(self.protocol, self.tls, octets_max).into();
+                let made = self.settings.core_config(self.protocol, self.tls, octets_max, is_trusted);
+                let made: Arc<Config> = made.into();
                 *config = Some((octets_max, made.clone()));
                 made
             }

@@ -35,7 +35,7 @@ impl Session {
         if !address::is_domain_or_literal(argument) {
             return Err(responses::HELLO_BAD_DOMAIN);
         }
-        let client_name = self.introduced_as.clone().unwrap_or_else(|| argument.to_owned());
+        let client_name = self.introduction.client_name.clone().unwrap_or_else(|| argument.to_owned());
         self.greeting = Some(Greeting { client_name, extended });
         // RFC 5321 4.1.4: a further EHLO clears everything "exactly as if a RSET command had been issued".
         let orders = self.forget_message();

@@ -1,23 +1,24 @@
 //! XCLIENT: a trusted peer says who the client is that it speaks for, and the session begins again as that client's. It is
 //! Postfix's extension, and no RFC has it.
 
-use super::{Awaiting, Outcome, Session};
+use super::{Awaiting, Introduction, Outcome, Session};
 use crate::address;
 use crate::extensions;
 use crate::limits;
 use crate::responses::{self, Template};
-use crate::step::Request;
+use crate::step::{Request, Step};
 use std::net::IpAddr;
 
-/// What is said of a client. Other attributes are read and lead to nothing.
+/// What is said of a client: nothing where an attribute is not there, and then of no value where it is not known. Other attributes are
+/// read and lead to nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Client {
     /// ADDR.
-    address: Option<IpAddr>,
+    address: Option<Option<IpAddr>>,
     /// HELO.
-    name: Option<String>,
+    name: Option<Option<String>>,
     /// LOGIN.
-    user: Option<String>,
+    user: Option<Option<String>>,
 }
 
 impl Session {
@@ -26,11 +27,23 @@ impl Session {
             return Err(responses::XCLIENT_REFUSED);
         }
         let client = Client::parse(argument).ok_or(responses::BAD_ARGUMENT)?;
-        (self.greeting, self.introduced_as, self.user) = (None, client.name, client.user);
-        Ok(match client.address {
-            Some(address) => Outcome::Ask(Awaiting::Admission, Request::AdmitClient { address: address.to_string() }),
+        self.greeting = None;
+        // What does not fit into one command comes in several.
+        self.introduction = Introduction {
+            client_name: client.name.unwrap_or(self.introduction.client_name.take()),
+            user: client.user.unwrap_or(self.introduction.user.take()),
+        };
+        self.user = self.introduction.user.clone();
+        Ok(match client.address.map(|address| address.map(|address| address.to_string())) {
+            Some(address) => Outcome::Ask(Awaiting::Admission, Request::AdmitClient { address }),
             None => Outcome::Respond(self.welcome()),
         })
+    }
+
+    /// The session is that client's, whose mistakes begin with it.
+    pub(super) fn admitted(&mut self) -> Step {
+        (self.errors, self.failures) = (0, 0);
+        self.finish(Outcome::Respond(self.welcome()))
     }
 }
 
@@ -49,11 +62,12 @@ impl Client {
             }
             let is_known = !matches!(value.to_ascii_uppercase().as_str(), "[UNAVAILABLE]" | "[TEMPUNAVAIL]");
             match name.to_ascii_uppercase().as_str() {
-                "ADDR" if is_known => client.address = Some(parse_address(&value)?),
+                "ADDR" if is_known => client.address = Some(Some(parse_address(&value)?)),
+                "ADDR" => client.address = Some(None),
                 "HELO" if is_known && !address::is_domain_or_literal(&value) => return None,
-                "HELO" => client.name = is_known.then_some(value),
-                "LOGIN" => client.user = is_known.then_some(value),
-                "ADDR" | "NAME" | "PORT" | "PROTO" | "DESTADDR" | "DESTPORT" => {}
+                "HELO" => client.name = Some(is_known.then_some(value)),
+                "LOGIN" => client.user = Some(is_known.then_some(value)),
+                "NAME" | "PORT" | "PROTO" | "DESTADDR" | "DESTPORT" => {}
                 _ => return None,
             }
         }
@@ -77,14 +91,16 @@ mod tests {
     fn attributes() {
         let parse = |text| Client::parse(text);
         let client = Client {
-            address: Some("192.0.2.7".parse().unwrap()),
-            name: Some("client.test".to_owned()),
-            user: Some("ann lee".to_owned()),
+            address: Some("192.0.2.7".parse().ok()),
+            name: Some(Some("client.test".to_owned())),
+            user: Some(Some("ann lee".to_owned())),
         };
         assert_eq!(parse("addr=192.0.2.7 HELO=client.test Login=ann+20lee NAME=x PORT=25 PROTO=ESMTP"), Some(client));
-        let at = |address: &str| Some(Client { address: address.parse().ok(), ..Client::default() });
+        let at = |address: &str| Some(Client { address: Some(address.parse().ok()), ..Client::default() });
         assert_eq!(parse("ADDR=IPV6:2001:db8::1 DESTADDR=192.0.2.1 DESTPORT=25"), at("2001:db8::1"));
-        assert_eq!(parse("ADDR=[UNAVAILABLE] HELO=[unavailable] LOGIN=[TEMPUNAVAIL]"), Some(Client::default()));
+        let unknown = Client { address: Some(None), name: Some(None), user: Some(None) };
+        assert_eq!(parse("ADDR=[UNAVAILABLE] HELO=[unavailable] LOGIN=[TEMPUNAVAIL]"), Some(unknown));
+        assert_eq!(parse("NAME=client.test"), Some(Client::default()));
         for bad in [
             "",
             "ADDR",

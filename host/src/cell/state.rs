@@ -93,7 +93,7 @@ impl mail_store::Host for CellState {
         self.ask(Request::ScramFinal { message });
     }
 
-    fn admit_client(&mut self, address: String) {
+    fn admit_client(&mut self, address: Option<String>) {
         self.ask(Request::AdmitClient { address });
     }
 

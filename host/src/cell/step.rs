@@ -237,10 +237,14 @@ impl Checker {
                     return Err("a message of SCRAM that is too long or holds a control character");
                 }
             }
-            Request::AdmitClient { address } if address.parse::<IpAddr>().is_err() => {
-                return Err("an address of a client that is none");
+            Request::AdmitClient { .. } if self.appended > 0 => {
+                return Err("another client in the middle of a message");
             }
-            Request::AdmitClient { .. } => {}
+            Request::AdmitClient { address } => {
+                if address.as_ref().is_some_and(|address| address.parse::<IpAddr>().is_err()) {
+                    return Err("an address of a client that is none");
+                }
+            }
             Request::CheckPassword { password, .. } if password.len() > PASSWORD_OCTETS_MAX => {
                 return Err("a password that is too long");
             }

@@ -140,8 +140,8 @@ fn mask_credentials(line: &mut [u8]) {
             decoded.iter_mut().filter(|octet| **octet != 0).for_each(|octet| *octet = b'x');
             line[..end].copy_from_slice(STANDARD.encode(decoded).as_bytes());
         }
-        // A cancelled exchange tells nothing.
-        _ if &line[..end] == b"*" => {}
+        // A cancelled exchange, or no octets at all, tells nothing.
+        _ if matches!(&line[..end], b"*" | b"=") => {}
         _ => line.iter_mut().for_each(mask_secret),
     }
 }
@@ -196,6 +196,7 @@ mod tests {
         check(&[
             ("AUTH PLAIN AGFubgBzZWNyZXQ=", "AUTH PLAIN AHh4eAB4eHh4eHg="),
             ("auth\tlogin x y", "auth\\tlogin x x"),
+            ("AUTH SCRAM-SHA-256 =", "AUTH SCRAM-SHA-256 ="),
         ]);
         check(&[
             ("AUTH LOGIN", "AUTH LOGIN"),

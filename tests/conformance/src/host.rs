@@ -347,7 +347,8 @@ pub fn write_request(request: &Request) -> String {
         }
         Request::ScramFirst { message } => format!("scram-first {}", escape::encode(message.as_bytes())),
         Request::ScramFinal { message } => format!("scram-final {}", escape::encode(message.as_bytes())),
-        Request::AdmitClient { address } => format!("admit-client {address}"),
+        Request::AdmitClient { address: Some(address) } => format!("admit-client {address}"),
+        Request::AdmitClient { address: None } => "admit-client".to_owned(),
         Request::StoreMessage(message) => write_message(message),
     }
 }

@@ -115,6 +115,12 @@ again_code, again, _ = exchange(smtp, 'eve@mx.test', 'secret')
 assert (code, again_code) == (535, 535)
 assert nobody['s'] == again['s'] != known['s'] and len(nobody['s']) == len(known['s'])
 assert nobody['i'] == known['i'] and len(nobody['r']) == len(known['r'])
+# However the name is written.
+def salt(user):
+    code, text = smtp.docmd('AUTH', 'SCRAM-SHA-256 ' + b64encode(f'n,,n={user},r=1'.encode()).decode())
+    assert (code, smtp.docmd('*')[0]) == (334, 501)
+    return dict(field.split('=', 1) for field in b64decode(text).decode().split(','))['s']
+assert {salt(user) for user in ('EVE@MX.test', '"eve"@mx.test', 'eve')} == {nobody['s']}
 # The third mistake ends the session.
 assert exchange(smtp, 'ann@mx.test', 'wrong')[0] == 421
 "#;

@@ -6,7 +6,7 @@ use mailcell_core::{Answer, Config, Core, Input, Position, Schemas, Session, Sna
 mailcell_core::export_core!(Rfc821);
 
 /// Commands that came later.
-const LATER: [&[u8]; 4] = [b"EHLO", b"STARTTLS", b"AUTH", b"BDAT"];
+const LATER: [&[u8]; 5] = [b"EHLO", b"STARTTLS", b"AUTH", b"BDAT", b"XCLIENT"];
 
 /// A line that is a command to nobody.
 const NO_COMMAND: &[u8] = b"X";

@@ -25,6 +25,7 @@
 //! | `session/lookup` | VRFY and EXPN |
 //! | `session/message` | the end of a message |
 //! | `session/recipient` | RCPT: whom mail is accepted for |
+//! | `session/sender` | MAIL, and what it begins |
 //! | `session/snapshot` | a session as bytes and back |
 //! | `session/xclient` | XCLIENT |
 //! | `sequence` | which command is allowed in which state: one table |

@@ -1,6 +1,6 @@
 //! A session: each event is checked, parsed and carried out, and gives one step.
 
-use crate::address::{self, Path};
+use crate::address;
 use crate::command::{self, Verb};
 use crate::limits;
 use crate::reading::{Form, Reading};
@@ -10,6 +10,7 @@ use crate::settings::{Settings, Tls};
 use crate::step::{Answer, Config, Event, Next, Order, Reply, Request, Response, Step};
 use auth::Exchange;
 use chunks::Chunk;
+use sender::Transaction;
 use serde::{Deserialize, Serialize};
 
 mod auth;
@@ -18,6 +19,7 @@ mod hello;
 mod lookup;
 mod message;
 mod recipient;
+mod sender;
 mod snapshot;
 mod xclient;
 
@@ -65,29 +67,6 @@ struct Introduction {
     client_name: Option<String>,
     /// Who the client is.
     user: Option<String>,
-}
-
-/// What MAIL and RCPT said.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Transaction {
-    mail_from: String,
-    /// Those of MAIL that are stored with the message.
-    parameters: String,
-    rcpt_to: Vec<Recipient>,
-    /// The recipient that the database is asked about.
-    candidate: Option<Recipient>,
-    /// BODY=BINARYMIME. RFC 3030 3.
-    is_binary: bool,
-    /// SMTPUTF8. RFC 6531.
-    is_utf8: bool,
-}
-
-/// What RCPT said.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Recipient {
-    mailbox: String,
-    /// Those that are stored with the message.
-    parameters: String,
 }
 
 /// The request whose reply is outstanding.
@@ -322,30 +301,6 @@ impl Session {
         Ok((outcome?, Vec::new()))
     }
 
-    fn mail(&mut self, argument: &str) -> Result<Outcome, Template> {
-        let (path, parameters) = path_behind(argument, "FROM:").ok_or(responses::BAD_SENDER)?;
-        if let Path::Postmaster(_) = path {
-            return Err(responses::BAD_SENDER);
-        }
-        let parameters = self.offers().read_mail_parameters(parameters)?;
-        if !argument.is_ascii() && !parameters.is_utf8 {
-            return Err(responses::NOT_ASCII);
-        }
-        self.transaction = Some(Transaction {
-            mail_from: path.to_envelope(),
-            parameters: parameters.kept,
-            rcpt_to: Vec::new(),
-            candidate: None,
-            is_binary: parameters.is_binary,
-            is_utf8: parameters.is_utf8,
-        });
-        Ok(Respond(responses::SENDER_OK.plain()))
-    }
-
-    fn is_binary(&self) -> bool {
-        self.transaction.as_ref().is_some_and(|transaction| transaction.is_binary)
-    }
-
     fn is_extended(&self) -> bool {
         self.greeting.as_ref().is_some_and(|greeting| greeting.extended)
     }
@@ -426,13 +381,6 @@ impl Session {
         }
         responses
     }
-}
-
-/// Reads `FROM:` or `TO:` and a path. One space behind the colon is tolerated: real clients send it.
-fn path_behind<'a>(argument: &'a str, keyword: &str) -> Option<(Path<'a>, &'a str)> {
-    let (start, rest) = argument.split_at_checked(keyword.len())?;
-    let rest = rest.strip_prefix(' ').unwrap_or(rest);
-    start.eq_ignore_ascii_case(keyword).then(|| Path::parse_prefix(rest)).flatten()
 }
 
 /// Which errors bring a session nearer to its end. A refused recipient beyond the limit is not one: a client

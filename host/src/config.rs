@@ -5,6 +5,7 @@
 //! wins over all of them, on that listener.
 
 mod listener;
+mod secrets;
 mod slots;
 mod table;
 mod values;
@@ -21,6 +22,9 @@ use ipnet::IpNet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
+
+/// What a hundred recipients' DSN parameters take of a row, in JSON.
+const NOTICES_OCTETS_MAX: u64 = 128 << 10;
 
 /// A configuration that was checked.
 #[derive(Clone, Debug)]
@@ -226,10 +230,11 @@ impl Settings {
         is_trusted: bool,
     ) -> Vec<(String, String)> {
         let choose = |yes: bool, [on, off]: [&str; 2]| if yes { on } else { off }.to_owned();
+        let asked = if self.dsn { NOTICES_OCTETS_MAX } else { 0 };
         [
             ("name", self.name.clone()),
             ("protocol", protocol.word().to_owned()),
-            ("message-octets-max", self.message_size.min(database_octets_max).to_string()),
+            ("message-octets-max", self.message_size.min(database_octets_max.saturating_sub(asked)).to_string()),
             ("header-octets-max", self.header_size.to_string()),
             ("recipients-max", self.recipients.to_string()),
             ("errors-max", self.errors.to_string()),
@@ -255,30 +260,6 @@ impl Settings {
         .filter(|(_, value)| !value.is_empty())
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
-    }
-
-    /// Something that only the server knows, and knows when it is started again: the database's password, or the key for TLS.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn lasting_secret(&self) -> anyhow::Result<Option<Vec<u8>>> {
-        let password = self.database_password()?.map(String::into_bytes);
-        let key = || self.tls_key.as_ref().and_then(|file| std::fs::read(file).ok());
-        Ok(password.or_else(key))
-    }
-
-    /// The database's password, from the environment or the file.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn database_password(&self) -> anyhow::Result<Option<String>> {
-        if let Ok(password) = std::env::var("MAILCELL_DATABASE_PASSWORD") {
-            return Ok(Some(password));
-        }
-        let Some(path) = &self.database_password_file else { return Ok(None) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
-        Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
     }
 }
 
@@ -363,6 +344,16 @@ mod tests {
         assert_eq!(settings.listen, ["127.0.0.1:2525".parse().unwrap()]);
         assert_eq!(settings.idle_timeout, Duration::from_secs(600));
         assert_eq!((settings.message_size, settings.spool_size), (25 << 20, 1 << 30));
+    }
+
+    #[test]
+    fn size_leaves_room_for_what_a_row_holds_beside_the_message() {
+        let size = |dsn| {
+            let settings = Settings { dsn, ..Settings::default() };
+            let config = settings.core_config(Protocol::Smtp, TlsUse::Off, 16 << 20, false);
+            config.into_iter().find(|(key, _)| key == "message-octets-max").unwrap().1
+        };
+        assert_eq!((size(false), size(true)), ("16777216".to_owned(), "16646144".to_owned()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::buffers;
 use crate::cell::{Effects, Facts, Fault, limits};
 use crate::clock::Clock;
 use crate::config::TlsUse;
+use crate::farewell::{farewell, say_goodbye};
 use crate::framing::{Frame, Framer};
 use crate::permits::Admission;
 use crate::requests::Requests;
@@ -20,17 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tracing::field::display;
 use tracing::{Span, debug, info, warn};
 
 /// How many octets of responses may gather before they are written; reading stops meanwhile.
 const OUTPUT_OCTETS_MAX: usize = 32 << 10;
-
-/// How long, and for how many octets, a client's input is read and dropped after the last response: a socket that is
-/// closed with unread input is reset, and the client may never see that response.
-const LINGER: (Duration, usize) = (Duration::from_secs(2), 1 << 20);
 
 /// How often an idle session that keeps its cell looks whether others need one.
 const LOOK_UP: Duration = Duration::from_secs(2);
@@ -125,35 +122,6 @@ where
         output: Vec::new(),
     };
     (connection.run(effects).await, connection.output)
-}
-
-/// A 421 that the host says by itself, when there is no core that could.
-pub fn farewell(status: &str, name: &str, why: &str) -> String {
-    format!("421 {status} {name} {why}; closing connection\r\n")
-}
-
-/// Writes a last response, and closes so that the client can read it.
-pub async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, output: &[u8], wait: Duration) {
-    let written = timeout(wait, async {
-        stream.write_all(output).await?;
-        stream.shutdown().await
-    });
-    if !matches!(written.await, Ok(Ok(()))) {
-        return;
-    }
-    let (wait, octets_max) = LINGER;
-    let mut dropped = vec![0; 4 << 10];
-    let drain = async {
-        let mut octets = 0;
-        while let Ok(read @ 1..) = stream.read(&mut dropped).await {
-            octets += read;
-            if octets > octets_max {
-                break;
-            }
-        }
-    };
-    // That the client takes longer is its own loss.
-    let _ = timeout(wait, drain).await;
 }
 
 fn is_read(read: std::io::Result<usize>) -> Result<Option<Event>, End> {
@@ -267,8 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    /// Counts and names the session as the client's that a trusted peer speaks for. Its limits, its trace lines and the log have
-    /// that address from here on.
+    /// Limits, trace lines and the log have the address of the client that a trusted peer speaks for from here on.
     fn admit(&mut self, address: Option<&str>) -> Result<Reply, End> {
         if !self.is_trusted {
             return Err(End::Fault(Fault::Refused("another client, of a peer that is not trusted")));

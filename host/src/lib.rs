@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod credentials;
+pub mod farewell;
 pub mod framing;
 pub mod log;
 pub mod permits;

@@ -5,6 +5,7 @@ use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
 use crate::config::{self, DEFAULT_SLOT, Settings, TlsUse};
 use crate::connection;
 use crate::credentials::Passwords;
+use crate::farewell;
 use crate::permits::{self, Admission, Cells, Memory, Permits};
 use crate::proxy;
 use crate::record::Recordings;
@@ -368,6 +369,6 @@ async fn refuse<S, P>(mut stream: S, entrance: Arc<Entrance>, why: &'static str,
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let farewell = connection::farewell("4.3.2", &entrance.settings.name, why);
-    connection::say_goodbye(&mut stream, farewell.as_bytes(), REFUSAL_TIMEOUT).await;
+    let farewell = farewell::farewell("4.3.2", &entrance.settings.name, why);
+    farewell::say_goodbye(&mut stream, farewell.as_bytes(), REFUSAL_TIMEOUT).await;
 }

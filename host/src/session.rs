@@ -233,8 +233,7 @@ impl Session {
         }
     }
 
-    /// Waits until there is another plan, and until it is this idle session's turn to follow it. Those that have something to
-    /// do follow before they do it.
+    /// Waits until there is another plan, and until it is this idle session's turn to follow it.
     pub async fn turn_to_follow(&self) -> Turn {
         self.slot.turn(self.followed).await
     }

@@ -1,6 +1,7 @@
 //! RCPT: whom mail is accepted for.
 
-use super::{Awaiting, Outcome, Recipient, Session, Transaction};
+use super::sender::{self, Recipient, Transaction};
+use super::{Awaiting, Outcome, Session};
 use crate::address::{self, Path};
 use crate::command::Verb;
 use crate::responses::{self, Template};
@@ -9,7 +10,7 @@ use crate::step::{MailboxPage, Request, Step};
 
 impl Session {
     pub(super) fn rcpt(&mut self, argument: &str) -> Result<Outcome, Template> {
-        let (path, parameters) = super::path_behind(argument, "TO:").ok_or(responses::BAD_RECIPIENT)?;
+        let (path, parameters) = sender::path_behind(argument, "TO:").ok_or(responses::BAD_RECIPIENT)?;
         if path == Path::Null {
             return Err(responses::BAD_RECIPIENT);
         }

@@ -3,7 +3,8 @@
 
 use super::auth::Exchange;
 use super::chunks::Chunk;
-use super::{Awaiting, Greeting, Introduction, Session, TlsState, Transaction};
+use super::sender::Transaction;
+use super::{Awaiting, Greeting, Introduction, Session, TlsState};
 use crate::address;
 use crate::limits;
 use crate::reading::Reading;
@@ -166,7 +167,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Recipient;
+    use super::super::sender::Recipient;
     use super::*;
     use crate::reading::Form;
 

@@ -33,9 +33,12 @@
 
 use crate::escape;
 use crate::host::Effect;
-use mailcell_core::{Config, Event, Identity, MailboxPage, Reply};
+use mailcell_core::{Config, Event, MailboxPage, Reply};
+use reply::{parse_reply, write_reply};
 use std::fmt::Write;
 use std::path::Path;
+
+mod reply;
 
 /// How often a line may be repeated by `*`.
 const TIMES_MAX: usize = 1_000_000;
@@ -329,54 +332,6 @@ fn repeat<T: Clone>(items: Vec<T>, times: usize) -> impl Iterator<Item = T> {
 fn parse_mailboxes(text: &str) -> Result<Vec<String>, String> {
     let decode = |text: &String| String::from_utf8(escape::decode(text)?).map_err(|_| "no text in UTF-8".to_owned());
     escape::expand_range(text)?.iter().map(decode).collect()
-}
-
-fn parse_reply(word: (&str, &str)) -> Result<Reply, String> {
-    Ok(match word {
-        ("none", "") => Reply::Mailboxes(MailboxPage::new(Vec::new(), false)),
-        ("stored", id) if !id.is_empty() => Reply::Stored(id.to_owned()),
-        ("unavailable", "") => Reply::Unavailable,
-        ("out-of-space", "") => Reply::OutOfSpace,
-        ("refused", "") => Reply::Refused,
-        ("authenticated", user) if !user.is_empty() => {
-            Reply::Authenticated(Identity { user: user.to_owned(), server_final: String::new() })
-        }
-        ("not-authenticated", "") => Reply::NotAuthenticated,
-        ("scram-challenge", text) if !text.is_empty() => Reply::ScramChallenge(text.to_owned()),
-        ("scram-authenticated", rest) => {
-            let (server_final, user) = rest.split_once(' ').ok_or("scram-authenticated TEXT USER")?;
-            Reply::Authenticated(Identity { user: user.to_owned(), server_final: server_final.to_owned() })
-        }
-        ("admitted", "") => Reply::Admitted,
-        ("not-admitted", "") => Reply::NotAdmitted,
-        (word, _) => return Err(format!("no such reply: {word:?}")),
-    })
-}
-
-fn write_reply(reply: &Reply) -> Vec<String> {
-    match reply {
-        Reply::Mailboxes(page) if page.mailboxes.is_empty() => vec!["A: none".to_owned()],
-        Reply::Mailboxes(page) => {
-            let users = page.mailboxes.iter().map(|mailbox| format!("A: user {}", escape::encode(mailbox.as_bytes())));
-            let is_ascii = page.is_ascii || page.mailboxes.iter().any(|mailbox| !mailbox.is_ascii());
-            let more = if is_ascii { "A: more" } else { "A: more utf8" };
-            users.chain(page.more.then(|| more.to_owned())).collect()
-        }
-        Reply::Stored(id) => vec![format!("A: stored {id}")],
-        Reply::Unavailable => vec!["A: unavailable".to_owned()],
-        Reply::OutOfSpace => vec!["A: out-of-space".to_owned()],
-        Reply::Refused => vec!["A: refused".to_owned()],
-        Reply::Authenticated(Identity { user, server_final }) if server_final.is_empty() => {
-            vec![format!("A: authenticated {user}")]
-        }
-        Reply::Authenticated(Identity { user, server_final }) => {
-            vec![format!("A: scram-authenticated {server_final} {user}")]
-        }
-        Reply::NotAuthenticated => vec!["A: not-authenticated".to_owned()],
-        Reply::ScramChallenge(text) => vec![format!("A: scram-challenge {text}")],
-        Reply::Admitted => vec!["A: admitted".to_owned()],
-        Reply::NotAdmitted => vec!["A: not-admitted".to_owned()],
-    }
 }
 
 const EVENTS: [(&str, Event); 5] = [

@@ -1,6 +1,7 @@
 //! Who a client is, said under TLS by clients that nobody here wrote.
 
-use crate::{Setup, setup};
+use crate::{PROGRAM, Setup, setup};
+use mailcell_tests::cores;
 use std::process::Command;
 
 #[test]
@@ -66,16 +67,17 @@ fn trust(setup: &Setup) -> String {
 
 /// The client of RFC 5802 in a few lines, so that it can say what a good one never does.
 const SCRAM: &str = r#"
-import hashlib, hmac, os, smtplib, ssl, sys
+import hashlib, hmac, os, smtplib, ssl, subprocess, sys
 from base64 import b64decode, b64encode
 
 def mac(key, text):
     return hmac.new(key, text.encode(), 'sha256').digest()
 
-def exchange(smtp, user, password, replayed=None):
+def exchange(smtp, user, password, replayed=None, meanwhile=lambda: None):
     first = f'n={user},r={b64encode(os.urandom(18)).decode()}'
     code, text = smtp.docmd('AUTH', 'SCRAM-SHA-256 ' + b64encode(b'n,,' + first.encode()).decode())
     assert code == 334, (code, text)
+    meanwhile()
     challenge = b64decode(text).decode()
     fields = dict(field.split('=', 1) for field in challenge.split(','))
     salted = hashlib.pbkdf2_hmac('sha256', password.encode(), b64decode(fields['s']), int(fields['i']))
@@ -101,8 +103,11 @@ def session():
     return smtp
 
 smtp = session()
-code, known, final = exchange(smtp, 'ann@mx.test', 'secret')
+# In its middle the session moves to another core.
+swap = lambda: subprocess.run(sys.argv[3:], check=True, stdout=subprocess.DEVNULL)
+code, known, final = exchange(smtp, 'ann@mx.test', 'secret', meanwhile=swap)
 assert code == 235, code
+assert b'variant' in smtp.docmd('HELP')[1]
 assert smtp.docmd('AUTH', 'PLAIN')[0] == 503
 smtp = session()
 assert exchange(smtp, 'ann@mx.test', 'secret', replayed=final)[0] == 535, 'replayed in another session'
@@ -126,9 +131,13 @@ assert exchange(smtp, 'ann@mx.test', 'wrong')[0] == 421
 "#;
 
 #[test]
-fn a_scram_exchange_is_good_for_once() {
+fn a_scram_exchange_is_good_for_once_and_moves_to_another_core() {
     let setup = setup(&[]);
     setup.add_user("ann@mx.test", "secret");
-    let port = setup.server.address.port().to_string();
-    setup.send("python3", &["-c", SCRAM, &port, setup.certificate.certificate.to_str().unwrap()], b"");
+    let (port, control) = (setup.server.address.port().to_string(), setup.server.control());
+    let core = setup.directory.path().join("variant.wasm");
+    std::fs::write(&core, cores::variant()).unwrap();
+    let swap = [PROGRAM, "core", "swap", core.to_str().unwrap(), "--control", control.to_str().unwrap()];
+    let script = ["-c", SCRAM, &port, setup.certificate.certificate.to_str().unwrap()];
+    setup.send("python3", &[&script[..], &swap].concat(), b"");
 }

@@ -5,7 +5,7 @@
 //! | `slot`, `plan` | which generation serves whom; sessions follow it by themselves |
 //! | `slots` | all slots of a server; each listener serves in one |
 //! | `stage` | a file becomes a generation |
-//! | `prove` | a generation against its specification, recordings and moves |
+//! | `prove`, `report` | a generation against its specification, recordings and moves |
 //! | `trial` | shadow, canary, and the first minutes |
 //! | `shadow` | a generation that looks on |
 //! | `departure` | when a generation must go |
@@ -16,6 +16,7 @@ mod departure;
 pub mod keys;
 mod plan;
 pub mod prove;
+mod report;
 mod shadow;
 mod slot;
 mod slots;
@@ -24,7 +25,7 @@ mod trial;
 mod turns;
 
 pub use plan::{Mode, Share, Verdict};
-pub use prove::{Accepted, Finding, Report};
+pub use report::{Accepted, Finding, Report};
 pub use shadow::Shadow;
 pub use slot::{GenerationStatus, Moves, Slot, State};
 pub use slots::Slots;

@@ -1,6 +1,8 @@
 //! A core is replaced in a running server, by the command line: what a person sees, and what sessions see.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod access;
+
 use mailcell_tests::cores;
 use mailcell_tests::program::{Client, Finished, PATIENCE, Server, command, run};
 use rustix::process::Signal;
@@ -243,45 +245,6 @@ fn the_file_is_read_again_at_a_signal_and_when_it_changes() {
 }
 
 #[test]
-fn only_those_who_are_trusted_bring_a_core() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
-    let make = |name: &str| run(command(Path::new(PROGRAM), &["core", "sign", "--make-key", &path(name)]), b"");
-    let (ours, theirs) = (make("ours.pem"), make("theirs.pem"));
-    assert!(ours.status.success() && theirs.status.success(), "{}", ours.stderr);
-    let setup = Setup::start(&["--core-keys", ours.text().trim()]);
-    let file = setup.file("variant.wasm", &VARIANT);
-    assert!(setup.refusal(&file, &[]).contains("it is not signed"));
-    let sign = |key: &str| {
-        let done =
-            run(command(Path::new(PROGRAM), &["core", "sign", "--key", &path(key), file.to_str().unwrap()]), b"");
-        assert!(done.status.success(), "{}", done.stderr);
-    };
-    sign("theirs.pem");
-    assert!(setup.refusal(&file, &[]).contains("none of the keys' in core-keys"));
-    sign("ours.pem");
-    setup.swap(&file, &[]);
-    // A server that starts asks for the same.
-    let unsigned = setup.file("unsigned.wasm", default_core());
-    let start = run(
-        command(
-            Path::new(PROGRAM),
-            &[
-                "serve",
-                "--core",
-                unsigned.to_str().unwrap(),
-                "--core-keys",
-                ours.text().trim(),
-                "--database",
-                &format!("sqlite:{}", path("x.db")),
-            ],
-        ),
-        b"",
-    );
-    assert!(start.stderr.contains("it is not signed"), "{}", start.stderr);
-}
-
-#[test]
 fn a_core_looks_on_and_is_a_canary_before_it_serves() {
     let setup = Setup::start(&[]);
     let file = setup.file("variant.wasm", &VARIANT);
@@ -332,44 +295,6 @@ fn a_core_that_looks_on_and_does_otherwise_is_withdrawn_and_stays_away() {
     assert_eq!(setup.generation(2)["state"], "withdrawn");
     let again = setup.refusal(&file, &arguments);
     assert!(again.contains("stays away for another"), "{again}");
-}
-
-#[test]
-fn the_control_socket_is_its_owners_and_speaks_http() {
-    use std::os::unix::fs::PermissionsExt;
-    let setup = Setup::start(&[]);
-    let control = setup.server.control();
-    assert_eq!(std::fs::metadata(&control).unwrap().permissions().mode() & 0o777, 0o600);
-    let curl = |path: &str| {
-        let mut curl = std::process::Command::new("curl");
-        curl.args(["-sS", "--max-time", "30", "--unix-socket"]).arg(&control).arg(format!("http://localhost{path}"));
-        run(curl, b"").text()
-    };
-    let status: serde_json::Value = serde_json::from_str(&curl("/v1/core")).unwrap();
-    assert_eq!(status[0]["generations"][0]["digest"], mailcell::cell::digest(default_core()));
-    assert!(curl("/v1/other").contains("there is no GET /v1/other"));
-    assert!(curl("/v1/core?slot=lax").contains("there is no slot `lax`; there is default"));
-    assert!(curl("/v1/core?slto=lax").contains("expected slot=NAME"));
-    let post = |body: &str| {
-        let mut curl = std::process::Command::new("curl");
-        curl.args(["-sS", "--max-time", "30", "--data", body, "--unix-socket"]).arg(&control);
-        curl.arg("http://localhost/v1/core/swap");
-        run(curl, b"").text()
-    };
-    assert!(post("{").contains("cannot read the request"));
-    assert!(post(r#"{"digest": "x", "options": {"canry": 5}}"#).contains("unknown field `canry`"));
-    for seconds in [0, u64::MAX] {
-        let refused = post(&format!(r#"{{"digest": "x", "options": {{"canary": 5, "seconds": {seconds}}}}}"#));
-        assert!(refused.contains("a trial lasts from 1 second to 7 days"), "{refused}");
-    }
-    assert!(post(r#"{"digest": "x"}"#).contains("it was not checked"));
-    // A second server does not take the socket of the first one.
-    let database = format!("sqlite:{}", setup.directory.path().join("other.db").display());
-    let mut second = command(Path::new(PROGRAM), &["serve", "--listen", "127.0.0.1:0", "--database", &database]);
-    second.arg("--control").arg(&control);
-    let second = run(second, b"");
-    assert!(second.stderr.contains("another server uses it"), "{}", second.stderr);
-    assert_eq!(setup.status()["busy"], false);
 }
 
 #[test]

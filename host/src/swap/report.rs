@@ -1,0 +1,136 @@
+//! What was found of a core, and whether it may serve: of differences those that are declared or named.
+
+use serde::{Deserialize, Serialize};
+
+/// Sessions that an error names.
+const NAMES_MAX: usize = 10;
+
+/// One session in which a core is not as expected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The transcript or recording.
+    pub session: String,
+    /// Further ones with the same lines, of texts only.
+    #[serde(default)]
+    pub more: usize,
+    /// What is different, for people: expected `-`, got `+`.
+    pub diff: String,
+}
+
+/// What was found of a core.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// SHA-256 of the component.
+    pub digest: String,
+    /// What the component calls its version.
+    pub version: String,
+    /// How many sessions were run.
+    pub sessions: usize,
+    /// Recordings that could not be read, or for which there was no time.
+    #[serde(default)]
+    pub left_out: usize,
+    /// Differences beyond those that are listed.
+    #[serde(default)]
+    pub unlisted: usize,
+    /// What is worth knowing before a swap.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// What can never be accepted.
+    pub violations: Vec<Finding>,
+    /// What must be accepted.
+    pub differences: Vec<Finding>,
+    /// What is shown.
+    pub texts: Vec<Finding>,
+}
+
+impl Report {
+    /// Why the core may not serve.
+    ///
+    /// # Errors
+    /// The violation, or the sessions whose differences are neither named nor declared.
+    pub fn verdict(&self, accepted: &Accepted) -> Result<(), String> {
+        if let Some(violation) = self.violations.first() {
+            let line = violation.diff.lines().find(|line| line.starts_with("+!:")).unwrap_or(&violation.diff);
+            return Err(format!("it is not safe: {}: {}", violation.session, line.trim_start_matches("+!: ").trim()));
+        }
+        let open: Vec<_> = self.differences.iter().filter(|finding| !accepted.accepts(finding)).collect();
+        match open.as_slice() {
+            [] if self.unlisted > 0 => Err(format!("it behaves differently in {} more", sessions(self.unlisted))),
+            [] => Ok(()),
+            open => {
+                let names: Vec<_> = open.iter().map(|finding| finding.session.as_str()).take(NAMES_MAX).collect();
+                let count = open.len() + self.unlisted;
+                let more =
+                    if count > names.len() { format!(" and {} more", count - names.len()) } else { String::new() };
+                Err(format!("it behaves differently, undeclared, in {}: {}{more}", sessions(count), names.join(", ")))
+            }
+        }
+    }
+}
+
+fn sessions(count: usize) -> String {
+    if count == 1 { "1 session".to_owned() } else { format!("{count} sessions") }
+}
+
+/// Differences that are intended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Accepted {
+    /// Sessions by name, whatever is different in them.
+    pub sessions: Vec<String>,
+    /// Differences word for word, as `mailcell core check` prints them.
+    pub declared: String,
+}
+
+impl Accepted {
+    fn accepts(&self, finding: &Finding) -> bool {
+        self.sessions.contains(&finding.session) || diffs(&self.declared).contains(&lines(&finding.diff))
+    }
+}
+
+/// The diffs of a text as `mailcell core check` prints it: each from its `---` line to an empty line or a comment.
+fn diffs(text: &str) -> Vec<Vec<&str>> {
+    let mut diffs: Vec<Vec<&str>> = Vec::new();
+    let mut is_inside = false;
+    for line in text.lines() {
+        if line.starts_with("--- ") {
+            is_inside = true;
+            diffs.push(Vec::new());
+        } else if line.is_empty() || line.starts_with('#') {
+            is_inside = false;
+        }
+        if let (true, Some(diff)) = (is_inside, diffs.last_mut()) {
+            diff.push(line.trim_end());
+        }
+    }
+    diffs
+}
+
+fn lines(diff: &str) -> Vec<&str> {
+    diff.trim_end().lines().map(str::trim_end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_difference_is_taken_word_for_word() {
+        let finding = |diff: &str| Finding { session: "s".to_owned(), more: 0, diff: diff.to_owned() };
+        let declared = "# s: behaves differently\n--- s\n+++ s\n@@ -1,2 +1,2 @@\n C: VRFY bob\n \n-S: 250 a\n+Q: find-user bobby\n\n# t: x\n--- t\n+++ t\n+S: 1\n# 2 sessions";
+        let accepted = Accepted { sessions: vec!["named".to_owned()], declared: declared.to_owned() };
+        assert!(
+            accepted
+                .accepts(&finding("--- s\n+++ s\n@@ -1,2 +1,2 @@\n C: VRFY bob\n \n-S: 250 a\n+Q: find-user bobby\n"))
+        );
+        assert!(accepted.accepts(&finding("--- t\n+++ t\n+S: 1\n")));
+        for other in
+            ["", "--- s\n+++ s\n@@ -1,2 +1,2 @@\n C: VRFY bob\n \n-S: 250 a\n+Q: find-user bob\n", "--- s\n+++ s\n"]
+        {
+            assert!(!accepted.accepts(&finding(other)), "{other}");
+        }
+        assert!(accepted.accepts(&Finding { session: "named".to_owned(), ..finding("x") }));
+        let report = Report { unlisted: 1, ..Report::default() };
+        assert!(report.verdict(&accepted).is_err(), "what is not shown is not accepted");
+    }
+}

@@ -34,6 +34,15 @@ async fn messages_come_back_octet_for_octet() {
     assert_eq!(store.message(Uuid::now_v7()).await.unwrap(), None);
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_writer_stands_back() {
+    let nice = || rustix::process::getpriority_process(None).unwrap();
+    let (_dir, store) = fresh().await;
+    let of_writer = store.queue.run_task(DEADLINE, move |_| Ok(nice())).await.unwrap();
+    assert_eq!(of_writer, (nice() + 5).min(19));
+}
+
 #[tokio::test]
 async fn the_same_id_twice_is_stored_once() {
     let (_dir, store) = fresh().await;

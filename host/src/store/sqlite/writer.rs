@@ -11,6 +11,10 @@ use uuid::Uuid;
 
 /// How often the processor is offered to others before each transaction: once is little when there are several.
 const YIELDS: usize = 3;
+/// How far the thread stands back, as for nice(1): the more messages others bring, the fewer transactions they take. It is
+/// still a fourth of a processor that someone else wants all of.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
 
 /// The thread that writes; the receiver ends when it has finished.
 pub(super) fn start(queue: Arc<Queue<Writer>>, writer: Writer) -> Result<oneshot::Receiver<()>> {
@@ -19,6 +23,7 @@ pub(super) fn start(queue: Arc<Queue<Writer>>, writer: Writer) -> Result<oneshot
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(no_thread)?;
     let (end, ended) = oneshot::channel();
     let body = move || {
+        stand_back();
         let mut writer = runtime.block_on(batch::run(queue, writer));
         writer.undo_now();
         drop(writer);
@@ -26,6 +31,14 @@ pub(super) fn start(queue: Arc<Queue<Writer>>, writer: Writer) -> Result<oneshot
     };
     std::thread::Builder::new().name("sqlite-writer".into()).spawn(body).map_err(no_thread)?;
     Ok(ended)
+}
+
+fn stand_back() {
+    // Elsewhere it would be the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "the thread that writes keeps its priority");
+    }
 }
 
 /// The connection that writes.

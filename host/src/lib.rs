@@ -30,3 +30,7 @@ pub mod stream;
 pub mod swap;
 pub mod threads;
 pub mod tls;
+
+/// Sessions, cells and messages come and go by thousands on a few threads, which it is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

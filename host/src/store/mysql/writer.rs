@@ -41,6 +41,8 @@ impl Writer {
             None => {
                 let mut link = self.connector.connect(until).await?;
                 link.run("SET SESSION autocommit = 0", until).await?;
+                // Of text the server would count the characters, in each parameter; the columns check what they take.
+                link.run("SET NAMES binary", until).await?;
                 Ok(link)
             }
         }

@@ -127,6 +127,28 @@ fn whole_message_of_4_kib_among_1000_cells(bencher: Bencher<'_, '_>, side: Side)
     whole_message(bencher, side, 1_000);
 }
 
+/// The events of such messages, each in another of a thousand cells than the one before.
+#[divan::bench(args = SIDES, sample_count = 20_000)]
+fn event_among_1000_cells(bencher: Bencher<'_, '_>, side: Side) {
+    let mut cells: Vec<_> = (0..1_000).map(|_| cell(side, &GREETED)).collect();
+    let message = [&text(4096)[..], b"\r\n.\r\n"].concat();
+    let mut turn = 0;
+    bencher.bench_local(|| {
+        let (event, at) = (turn / cells.len() % 5, turn % cells.len());
+        turn += 1;
+        let cell = &mut cells[at];
+        match event {
+            0..3 => cell.deliver(black_box(&Input::Line(DATA[1 + event].as_bytes().into()))),
+            3 => cell.deliver(black_box(&Input::Data(message.as_slice().into()))),
+            _ => {
+                let id = Reply::Stored("019e2f6a-30f4-7d11-9a51-5b1f0b6c2a0e".to_owned());
+                cell.deliver(&Input::Reply(std::borrow::Cow::Owned(id)))
+            }
+        }
+        .expect("it is answered")
+    });
+}
+
 #[divan::bench(args = SIDES)]
 fn save(bencher: Bencher<'_, '_>, side: Side) {
     let mut cell = cell(side, &RECIPIENTS);

@@ -2,7 +2,7 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use mailcell::cell::{Cell, DEFAULT_CORE, Engine, Facts, Generation};
+use mailcell::cell::{Answer, Cell, DEFAULT_CORE, Engine, Facts, Generation};
 use mailcell_core::{Input, Reply};
 use std::sync::{Arc, LazyLock};
 
@@ -100,20 +100,35 @@ fn on_data_64_kib(bencher: Bencher<'_, '_>, side: Side) {
     on_data::<65536>(bencher, side);
 }
 
-/// A message of 4 KiB from MAIL to its 250: five events, in one of these cells after the other.
+/// A message of 4 KiB from MAIL to its 250, in as many events.
+const EVENTS: usize = 5;
+
+/// Delivers one of them.
+fn deliver(cell: &mut Cell, event: usize, message: &[u8]) -> Answer {
+    let answer = match event {
+        0..3 => cell.deliver(black_box(&Input::Line(DATA[1 + event].as_bytes().into()))),
+        3 => cell.deliver(black_box(&Input::Data(message.into()))),
+        _ => {
+            let id = Reply::Stored("019e2f6a-30f4-7d11-9a51-5b1f0b6c2a0e".to_owned());
+            cell.deliver(&Input::Reply(std::borrow::Cow::Owned(id)))
+        }
+    };
+    answer.expect("it is answered")
+}
+
+/// So many cells, and the octets of a message.
+fn cells_and_message(side: Side, cells: usize) -> (Vec<Cell>, Vec<u8>) {
+    let cells = (0..cells).map(|_| cell(side, &GREETED)).collect();
+    (cells, [&text(4096)[..], b"\r\n.\r\n"].concat())
+}
+
+/// A whole message, in one of these cells after the other.
 fn whole_message(bencher: Bencher<'_, '_>, side: Side, cells: usize) {
-    let mut cells: Vec<_> = (0..cells).map(|_| cell(side, &GREETED)).collect();
-    let message = [&text(4096)[..], b"\r\n.\r\n"].concat();
+    let (mut cells, message) = cells_and_message(side, cells);
     let mut at = 0;
     bencher.bench_local(|| {
         at = (at + 1) % cells.len();
-        let cell = &mut cells[at];
-        for line in &DATA[1..] {
-            cell.deliver(black_box(&Input::Line(line.as_bytes().into()))).expect("it is answered");
-        }
-        cell.deliver(black_box(&Input::Data(message.as_slice().into()))).expect("it is read");
-        let id = Reply::Stored("019e2f6a-30f4-7d11-9a51-5b1f0b6c2a0e".to_owned());
-        cell.deliver(&Input::Reply(std::borrow::Cow::Owned(id))).expect("it is answered")
+        (0..EVENTS).for_each(|event| drop(black_box(deliver(&mut cells[at], event, &message))));
     });
 }
 
@@ -130,22 +145,12 @@ fn whole_message_of_4_kib_among_1000_cells(bencher: Bencher<'_, '_>, side: Side)
 /// The events of such messages, each in another of a thousand cells than the one before.
 #[divan::bench(args = SIDES, sample_count = 20_000)]
 fn event_among_1000_cells(bencher: Bencher<'_, '_>, side: Side) {
-    let mut cells: Vec<_> = (0..1_000).map(|_| cell(side, &GREETED)).collect();
-    let message = [&text(4096)[..], b"\r\n.\r\n"].concat();
+    let (mut cells, message) = cells_and_message(side, 1_000);
     let mut turn = 0;
     bencher.bench_local(|| {
-        let (event, at) = (turn / cells.len() % 5, turn % cells.len());
+        let (event, at) = (turn / cells.len() % EVENTS, turn % cells.len());
         turn += 1;
-        let cell = &mut cells[at];
-        match event {
-            0..3 => cell.deliver(black_box(&Input::Line(DATA[1 + event].as_bytes().into()))),
-            3 => cell.deliver(black_box(&Input::Data(message.as_slice().into()))),
-            _ => {
-                let id = Reply::Stored("019e2f6a-30f4-7d11-9a51-5b1f0b6c2a0e".to_owned());
-                cell.deliver(&Input::Reply(std::borrow::Cow::Owned(id)))
-            }
-        }
-        .expect("it is answered")
+        deliver(&mut cells[at], event, &message)
     });
 }
 

@@ -3,6 +3,7 @@
 //! One thread owns the connection that writes; messages batch there (see [`batch`]), and changes
 //! of users run between two batches. Look-ups have connections of their own, so they never wait behind a commit.
 
+mod wal;
 mod writer;
 
 use self::writer::Writer;
@@ -13,7 +14,9 @@ use super::{Credentials, Group, MailStore, Message, MessageFilter, MessageSummar
 use super::{User, UserChange};
 use async_trait::async_trait;
 use rusqlite::types::Value;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavior, params, params_from_iter};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, TransactionBehavior, params, params_from_iter,
+};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,8 +28,12 @@ use uuid::Uuid;
 const READERS: usize = 2;
 /// Octets of a row that SQLite takes (SQLITE_MAX_LENGTH), less what is not header section or body.
 const MESSAGE_OCTETS_MAX: u64 = 1_000_000_000 - 512 * 1024;
-/// A page holds a few common messages: a page is written with two system calls, whatever its size.
-const PAGE_OCTETS: u32 = 16 << 10;
+/// Of a file that is being created. A commit writes four pages beside those of its messages (the file's header, the ends of the
+/// table and of its indexes), so that small ones write less.
+const PAGE_OCTETS: u32 = 4 << 10;
+/// How long the write-ahead log gets before it is copied into the file, in octets. All wait for that, so it is not much at a time;
+/// what is copied seldom flushes less.
+const WAL_OCTETS: u32 = 48 << 20;
 /// What the write-ahead log shrinks back to, in octets.
 const WAL_OCTETS_KEPT: u32 = 64 << 20;
 
@@ -60,7 +67,7 @@ pub async fn open(path: impl AsRef<Path>, deadline: Duration) -> Result<SqliteSt
 }
 
 fn open_connections(path: &Path, deadline: Duration) -> Result<(Writer, Vec<Connection>)> {
-    let mut writer = connect(path, deadline)?;
+    let mut writer = connect_to_write(path, deadline)?;
     upgrade(&mut writer, MIGRATIONS)?;
     let mut readers = Vec::new();
     for _ in 0..READERS {
@@ -71,15 +78,27 @@ fn open_connections(path: &Path, deadline: Duration) -> Result<(Writer, Vec<Conn
     Ok((Writer::new(writer), readers))
 }
 
+fn connect_to_write(path: &Path, deadline: Duration) -> Result<Connection> {
+    let vfs = wal::vfs().ok_or_else(|| StoreError::Unavailable("SQLite does not start".into()))?;
+    let writer = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs).map_err(fault)?;
+    set_up(&writer, deadline)?;
+    let page_octets: u32 = writer.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(fault)?;
+    writer.pragma_update(None, "wal_autocheckpoint", WAL_OCTETS / page_octets).map_err(fault)?;
+    Ok(writer)
+}
+
 fn connect(path: &Path, deadline: Duration) -> Result<Connection> {
     let connection = Connection::open(path).map_err(fault)?;
-    connection.busy_timeout(deadline).map_err(fault)?;
-    // Of a file that is being created.
-    connection.pragma_update(None, "page_size", PAGE_OCTETS).map_err(fault)?;
-    switch_to_wal(&connection, deadline)?;
-    connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_OCTETS_KEPT).map_err(fault)?;
+    set_up(&connection, deadline)?;
     Ok(connection)
+}
+
+fn set_up(connection: &Connection, deadline: Duration) -> Result<()> {
+    connection.busy_timeout(deadline).map_err(fault)?;
+    connection.pragma_update(None, "page_size", PAGE_OCTETS).map_err(fault)?;
+    switch_to_wal(connection, deadline)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(fault)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_OCTETS_KEPT).map_err(fault)
 }
 
 /// The switch does not wait for other processes by itself, as every other statement does.

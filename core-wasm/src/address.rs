@@ -65,7 +65,7 @@ impl<'a> Path<'a> {
         match self {
             Path::Null => String::new(),
             Path::Postmaster(name) => name.to_owned(),
-            Path::Mailbox(mailbox) => format!("{}@{}", mailbox.local_part, mailbox.domain),
+            Path::Mailbox(mailbox) => [mailbox.local_part, "@", mailbox.domain].concat(),
         }
     }
 }

@@ -21,7 +21,11 @@ impl Template {
 
     /// The response with `{}` filled in.
     pub fn with(self, value: &str) -> Response {
-        Response { text: self.text.replacen("{}", value, 1).into(), ..self.plain() }
+        let text = match self.text.split_once("{}") {
+            Some((before, behind)) => [before, value, behind].concat().into(),
+            None => self.text.into(),
+        };
+        Response { text, ..self.plain() }
     }
 }
 

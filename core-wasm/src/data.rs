@@ -6,8 +6,9 @@
 use crate::limits::DATA_LINE_OCTETS_MAX;
 use serde::{Deserialize, Serialize};
 
-/// Octets that are looked at together: so many that two chunks, each with a line end, have no line that is too long.
-const CHUNK_OCTETS: usize = 31 * 16;
+/// Octets that are looked at together: so many that two chunks, each with a line end, have no line that is too long, and one more
+/// than vectors hold, as each octet is looked at beside the one before it.
+const CHUNK_OCTETS: usize = 31 * 16 + 1;
 const _: () = assert!(2 * CHUNK_OCTETS <= DATA_LINE_OCTETS_MAX);
 
 /// What is wrong with a message so far.
@@ -130,7 +131,8 @@ impl DataReader {
         if self.line_octets + CHUNK_OCTETS > DATA_LINE_OCTETS_MAX {
             return;
         }
-        let plain = block[start..].chunks_exact(CHUNK_OCTETS).take_while(|chunk| {
+        let (chunks, _) = block[start..].as_chunks();
+        let plain = chunks.iter().take_while(|chunk| {
             let is_plain = is_plain(before, chunk);
             before = chunk[CHUNK_OCTETS - 1];
             is_plain
@@ -221,7 +223,7 @@ impl ChunkReader {
 /// NUL, and a line ends in it, so that none can be too long. One pass without a branch, so that it is done many octets at
 /// a time. By itself, as the loop is twice as fast where nothing else wants registers.
 #[inline(never)]
-fn is_plain(before: u8, chunk: &[u8]) -> bool {
+fn is_plain(before: u8, chunk: &[u8; CHUNK_OCTETS]) -> bool {
     let is_odd = |before: u8, octet: u8| {
         (octet == 0) | ((octet == b'\n') != (before == b'\r')) | ((before == b'\n') & (octet == b'.'))
     };

@@ -67,20 +67,22 @@ pub async fn open(path: impl AsRef<Path>, deadline: Duration) -> Result<SqliteSt
 }
 
 fn open_connections(path: &Path, deadline: Duration) -> Result<(Writer, Vec<Connection>)> {
-    let mut writer = connect_to_write(path, deadline)?;
-    upgrade(&mut writer, MIGRATIONS)?;
-    let mut readers = Vec::new();
-    for _ in 0..READERS {
-        let reader = connect(path, deadline)?;
+    // Not by the writer, which would have all that a migration changes in memory.
+    let mut first = connect(path, deadline)?;
+    upgrade(&mut first, MIGRATIONS)?;
+    let writer = connect_to_write(path, deadline)?;
+    let mut readers = vec![first];
+    while readers.len() < READERS {
+        readers.push(connect(path, deadline)?);
+    }
+    for reader in &readers {
         reader.pragma_update(None, "query_only", true).map_err(fault)?;
-        readers.push(reader);
     }
     Ok((Writer::new(writer), readers))
 }
 
 fn connect_to_write(path: &Path, deadline: Duration) -> Result<Connection> {
-    let vfs = wal::vfs().ok_or_else(|| StoreError::Unavailable("SQLite does not start".into()))?;
-    let writer = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), vfs).map_err(fault)?;
+    let writer = wal::open(path, flags()).map_err(fault)?;
     set_up(&writer, deadline)?;
     let page_octets: u32 = writer.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(fault)?;
     writer.pragma_update(None, "wal_autocheckpoint", WAL_OCTETS / page_octets).map_err(fault)?;
@@ -88,9 +90,14 @@ fn connect_to_write(path: &Path, deadline: Duration) -> Result<Connection> {
 }
 
 fn connect(path: &Path, deadline: Duration) -> Result<Connection> {
-    let connection = Connection::open(path).map_err(fault)?;
+    let connection = Connection::open_with_flags(path, flags()).map_err(fault)?;
     set_up(&connection, deadline)?;
     Ok(connection)
+}
+
+/// A name is that of a file: no URI, which could ask for padding of the log, say.
+fn flags() -> OpenFlags {
+    OpenFlags::default().difference(OpenFlags::SQLITE_OPEN_URI)
 }
 
 fn set_up(connection: &Connection, deadline: Duration) -> Result<()> {

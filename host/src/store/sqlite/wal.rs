@@ -1,14 +1,18 @@
 //! How the write-ahead log is written. SQLite writes it page by page, each with two system calls; here the pages gather, and a
 //! commit leaves in one piece when SQLite flushes it. All other files are as the system's own VFS has them.
 //!
-//! **Invariant:** nobody else can miss what has gathered. With `synchronous=FULL` SQLite flushes the log before it tells anyone of
-//! a commit, and what this connection itself reads is written out first.
+//! **Invariant:** what has gathered belongs to a commit under way, and nobody can miss it: with `synchronous=FULL` SQLite flushes
+//! the log before it tells anyone of a commit, and without `cache_spill` it writes nothing before a commit. So nothing is
+//! left of a transaction that was rolled back, to be written over what another connection has committed since.
 
 #![allow(unsafe_code, reason = "SQLite calls a VFS by C functions, and keeps its files in memory of its own")]
 
 use rusqlite::ffi::{self, SQLITE_IOERR, SQLITE_OK};
+use rusqlite::{Connection, OpenFlags};
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::{ptr, slice};
 
 /// The VFS with such logs.
@@ -26,23 +30,35 @@ struct Wal {
     start: i64,
 }
 
-/// The name of the VFS, which is registered then; `None` when SQLite does not start.
-pub(super) fn vfs() -> Option<&'static CStr> {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
+/// The VFS that all this stands in front of.
+static SYSTEM: AtomicPtr<ffi::sqlite3_vfs> = AtomicPtr::new(ptr::null_mut());
+
+/// Opens a connection that writes its log so. All pages of a commit are in memory until then.
+pub(super) fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(register);
+    let connection = Connection::open_with_flags_and_vfs(path, flags, NAME)?;
+    connection.pragma_update(None, "cache_spill", false)?;
+    Ok(connection)
+}
+
+/// Should it fail, SQLite says that there is no such VFS.
+fn register() {
     // SAFETY: a registered VFS lives as long as the program, and the system's is never taken out.
-    let register = || unsafe {
+    unsafe {
         let system = ffi::sqlite3_vfs_find(ptr::null());
-        system.as_ref().is_some_and(|system| {
+        SYSTEM.store(system, Ordering::Release);
+        if let Some(system) = system.as_ref() {
             let file_octets = system.szOsFile + size_of::<Wal>() as c_int;
-            let vfs = ffi::sqlite3_vfs { szOsFile: file_octets, zName: NAME.as_ptr(), xOpen: Some(open), ..*system };
-            ffi::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 0) == SQLITE_OK
-        })
-    };
-    REGISTERED.get_or_init(register).then_some(NAME)
+            let vfs =
+                ffi::sqlite3_vfs { szOsFile: file_octets, zName: NAME.as_ptr(), xOpen: Some(open_file), ..*system };
+            ffi::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 0);
+        }
+    }
 }
 
 /// `xOpen`: there is room for a [`Wal`] and what the system makes of a file.
-unsafe extern "C" fn open(
+unsafe extern "C" fn open_file(
     _vfs: *mut ffi::sqlite3_vfs,
     name: *const c_char,
     file: *mut ffi::sqlite3_file,
@@ -50,7 +66,7 @@ unsafe extern "C" fn open(
     out_flags: *mut c_int,
 ) -> c_int {
     unsafe {
-        let system = ffi::sqlite3_vfs_find(ptr::null());
+        let system = SYSTEM.load(Ordering::Acquire);
         let Some(open) = system.as_ref().and_then(|system| system.xOpen) else { return SQLITE_IOERR };
         if flags & ffi::SQLITE_OPEN_WAL == 0 {
             return open(system, name, file, flags, out_flags);
@@ -150,6 +166,9 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, octets: *const c_void, 
             (*wal).start = offset;
         }
         let gathered = &mut (*wal).gathered;
+        if gathered.try_reserve(octets.len()).is_err() {
+            return ffi::SQLITE_NOMEM;
+        }
         gathered.extend_from_slice(octets);
         SQLITE_OK
     }
@@ -182,7 +201,6 @@ fn nothing(_: *mut Wal) -> c_int {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rusqlite::{Connection, OpenFlags};
 
     /// A log and the file behind it, which keeps what it is told.
     #[repr(C)]
@@ -271,48 +289,67 @@ mod tests {
         assert_eq!(opened.file.written[1..], [(0, b"page".to_vec())]);
     }
 
+    fn writer(path: &Path) -> Connection {
+        let writer = open(path, OpenFlags::default()).unwrap();
+        writer.pragma_update(None, "journal_mode", "WAL").unwrap();
+        writer
+            .execute_batch(
+                "PRAGMA synchronous = FULL; PRAGMA cache_size = 8; CREATE TABLE t (i INTEGER PRIMARY KEY, x)",
+            )
+            .unwrap();
+        writer
+    }
+
+    const FILL: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                        INSERT INTO t SELECT NULL, randomblob(700) FROM n";
+
+    fn rows(connection: &Connection) -> (i64, i64) {
+        let is_whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(is_whole, "ok");
+        let sql = "SELECT count(*), coalesce(sum(length(x)), 0) FROM t";
+        connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    }
+
     #[test]
     fn others_see_what_is_committed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("test.db");
-        let writer = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), vfs().unwrap()).unwrap();
-        // A small cache spills pages into the log before a commit, and reads them from there.
-        writer.execute_batch("PRAGMA page_size = 1024; PRAGMA cache_size = 8").unwrap();
-        writer.pragma_update(None, "journal_mode", "WAL").unwrap();
-        writer.execute_batch("PRAGMA synchronous = FULL; CREATE TABLE t (i INTEGER PRIMARY KEY, x BLOB)").unwrap();
-        let reader = Connection::open(&path).unwrap();
-        let rows = |connection: &Connection| -> (i64, i64) {
-            let sql = "SELECT count(*), coalesce(sum(length(x)), 0) FROM t";
-            connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
-        };
-        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
-                    INSERT INTO t SELECT NULL, randomblob(700) FROM n";
-        writer.execute_batch(&format!("BEGIN; {fill}; ROLLBACK; BEGIN; {fill}; SAVEPOINT s; {fill}")).unwrap();
+        let (writer, reader) = (writer(&path), Connection::open(&path).unwrap());
+        writer.execute_batch(&format!("BEGIN; {FILL}; ROLLBACK; BEGIN; {FILL}; SAVEPOINT s; {FILL}")).unwrap();
         assert_eq!((rows(&writer), rows(&reader)), ((1000, 700_000), (0, 0)));
         writer.execute_batch("ROLLBACK TO s; UPDATE t SET x = randomblob(600) WHERE i % 2; COMMIT").unwrap();
         assert_eq!((rows(&writer), rows(&reader)), ((500, 325_000), (500, 325_000)));
         writer.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); DELETE FROM t WHERE i > 100").unwrap();
         for connection in [&writer, &reader, &Connection::open(&path).unwrap()] {
             assert_eq!(rows(connection).0, 100);
-            let is_whole: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-            assert_eq!(is_whole, "ok");
         }
+    }
+
+    /// What was rolled back would lie where the next commit goes, in a log that has just begun.
+    #[test]
+    fn nothing_is_left_of_what_was_rolled_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("test.db");
+        let (writer, other) = (writer(&path), Connection::open(&path).unwrap());
+        writer.execute_batch(&format!("{FILL}; PRAGMA wal_checkpoint(TRUNCATE)")).unwrap();
+        writer.execute_batch(&format!("BEGIN; {FILL}; ROLLBACK")).unwrap();
+        other.execute_batch("UPDATE t SET x = randomblob(600)").unwrap();
+        assert_eq!((rows(&writer), rows(&other)), ((500, 300_000), (500, 300_000)));
+        assert_eq!(rows(&Connection::open(&path).unwrap()), (500, 300_000));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn a_commit_is_one_write() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("test.db");
-        let writer = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), vfs().unwrap()).unwrap();
-        writer.pragma_update(None, "journal_mode", "WAL").unwrap();
-        writer.execute_batch("PRAGMA synchronous = FULL; CREATE TABLE t (x BLOB); INSERT INTO t VALUES (1)").unwrap();
+        let writer = writer(&directory.path().join("test.db"));
+        writer.execute_batch("INSERT INTO t VALUES (1, 1)").unwrap();
         let writes = || -> u32 {
             let counters = std::fs::read_to_string("/proc/thread-self/io").unwrap();
             counters.lines().find_map(|line| line.strip_prefix("syscw: ")).unwrap().parse().unwrap()
         };
         let before = writes();
-        writer.execute_batch("INSERT INTO t VALUES (randomblob(100000))").unwrap();
+        writer.execute_batch("INSERT INTO t VALUES (2, randomblob(100000))").unwrap();
         assert_eq!(writes() - before, 1);
     }
 }

@@ -1,4 +1,6 @@
+use super::connections::{connect, state, upgrade};
 use super::*;
+use crate::store::schema::{self, Dialect, MIGRATIONS, Migration};
 use crate::store::{MessageDate, sample};
 use jiff::Timestamp;
 

@@ -26,6 +26,7 @@ use uuid::Uuid;
 const READERS: usize = 2;
 /// Octets of a row that SQLite takes (SQLITE_MAX_LENGTH), less what is not header section or body.
 const MESSAGE_OCTETS_MAX: u64 = 1_000_000_000 - 512 * 1024;
+
 /// Messages and users in one file.
 pub struct SqliteStore {
     queue: Arc<Queue<Writer>>,

@@ -85,7 +85,7 @@ fn behind(wal: *mut Wal) -> *mut ffi::sqlite3_file {
     wal.wrapping_add(1).cast()
 }
 
-/// Calls a method of the file behind a wal.
+/// Calls a method of the file behind a log.
 macro_rules! call {
     ($wal:expr, $method:ident $(, $argument:expr)*) => {{
         let file = behind($wal);
@@ -167,6 +167,8 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, octets: *const c_void, 
         }
         let gathered = &mut (*wal).gathered;
         if gathered.try_reserve(octets.len()).is_err() {
+            // The commit fails, and nothing of it may be left.
+            gathered.clear();
             return ffi::SQLITE_NOMEM;
         }
         gathered.extend_from_slice(octets);

@@ -13,7 +13,7 @@ use crate::shared::{Counters, Drain, Entrance, Shared};
 use crate::spool::Spool;
 use crate::store::MailStore;
 use crate::swap::{self, Slots};
-use crate::threads::Threads;
+use crate::threads::{Counted, Threads, Turns};
 use crate::tls::Certificates;
 use anyhow::Context;
 use std::net::{SocketAddr, TcpListener};
@@ -160,13 +160,18 @@ impl Server {
         if let Some(certificates) = &shared.certificates {
             acceptors.spawn(certificates.clone().watch());
         }
+        let turns = Turns::new(self.threads.runtimes().count());
         for (listener, entrance) in self.listeners {
-            for runtime in self.threads.runtimes() {
-                let (entrance, reception) = (entrance.clone(), self.reception.clone());
-                match listener.try_clone() {
-                    Ok(listener) => drop(acceptors.spawn_on(accept(listener, entrance, reception), runtime)),
-                    Err(error) => error!(%error, "a thread cannot accept connections"),
-                }
+            let listener = Arc::new(listener);
+            for (thread, runtime) in self.threads.runtimes().enumerate() {
+                let acceptor = Acceptor {
+                    listener: listener.clone(),
+                    thread,
+                    turns: turns.clone(),
+                    entrance: entrance.clone(),
+                    reception: self.reception.clone(),
+                };
+                acceptors.spawn_on(acceptor.run(), runtime);
             }
         }
         stop.await;
@@ -276,28 +281,41 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(QUEUE_MAX)?.into_std()
 }
 
-/// Accepts on one thread; the others have the same queue, and whoever is free takes the next connection.
-async fn accept(listener: TcpListener, entrance: Arc<Entrance>, reception: Arc<Reception>) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return error!(%error, "a thread cannot accept connections"),
-    };
-    loop {
-        match listener.accept().await {
-            Ok((stream, client)) => {
-                // Responses leave in as few writes as the protocol allows; none of them waits for another one's
-                // acknowledgement.
-                let _ = stream.set_nodelay(true);
-                match entrance.is_proxied {
-                    true => reception.introduce(stream, client, &entrance),
-                    false => reception.receive(stream, client, &entrance),
-                }
-            }
-            Err(error) => {
+/// Accepts at one listener, on one thread.
+struct Acceptor {
+    listener: Arc<TcpListener>,
+    thread: usize,
+    turns: Arc<Turns>,
+    entrance: Arc<Entrance>,
+    reception: Arc<Reception>,
+}
+
+impl Acceptor {
+    async fn run(self) {
+        loop {
+            self.turns.comes_to(self.thread).await;
+            if let Err(error) = self.accept().await {
                 error!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+
+    /// Accepts while it is the thread's turn. Only then does it listen, as whoever listens is woken by each connection.
+    async fn accept(&self) -> std::io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(self.listener.try_clone()?)?;
+        while self.turns.is_with(self.thread) {
+            let (stream, client) = listener.accept().await?;
+            // Responses leave in as few writes as the protocol allows; none of them waits for another one's
+            // acknowledgement.
+            let _ = stream.set_nodelay(true);
+            let counted = self.turns.count(self.thread);
+            match self.entrance.is_proxied {
+                true => self.reception.introduce(stream, client, &self.entrance, counted),
+                false => self.reception.receive(stream, client, &self.entrance, counted),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -312,7 +330,13 @@ pub struct Reception {
 
 impl Reception {
     /// Has a proxy that is believed say where the client is, and serves the connection as that client's.
-    fn introduce(self: &Arc<Self>, mut stream: TcpStream, proxy: SocketAddr, entrance: &Arc<Entrance>) {
+    fn introduce(
+        self: &Arc<Self>,
+        mut stream: TcpStream,
+        proxy: SocketAddr,
+        entrance: &Arc<Entrance>,
+        counted: Counted,
+    ) {
         let from = proxy.ip().to_canonical();
         if !self.shared.settings.proxy_from.iter().any(|network| network.contains(&from)) {
             return self.refuse(stream, proxy, entrance, "Not a proxy that is believed here");
@@ -323,17 +347,18 @@ impl Reception {
         let (reception, entrance) = (self.clone(), entrance.clone());
         tokio::spawn(async move {
             match proxy::read(&mut stream).await {
-                Ok(client) => reception.receive(stream, client.unwrap_or(proxy), &entrance),
+                Ok(client) => reception.receive(stream, client.unwrap_or(proxy), &entrance, counted),
                 Err(error) => info!(%proxy, %error, "no header of the PROXY protocol"),
             }
             drop(permit);
         });
     }
 
-    /// Serves a connection, however it came, in a task of its own on the thread that calls.
-    pub fn receive<S>(&self, stream: S, client: SocketAddr, entrance: &Arc<Entrance>)
+    /// Serves a connection, however it came, in a task of its own on the thread that calls. What counts it is dropped at its end.
+    pub fn receive<S, C>(&self, stream: S, client: SocketAddr, entrance: &Arc<Entrance>, counted: C)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Send + 'static,
     {
         match Admission::of(client.ip().to_canonical(), &self.permits, entrance.permits.as_ref()) {
             Ok(admission) => {
@@ -342,6 +367,7 @@ impl Reception {
                 let serve = async move {
                     debug!("open");
                     connection::serve(stream, client, admission, entrance, shared).await;
+                    drop(counted);
                 };
                 tokio::spawn(serve.instrument(info_span!("session", id, %client, for_client = Empty)));
             }

@@ -2,9 +2,14 @@
 //! came in, so no other thread is woken for it or takes it away, and what it touches stays near one processor.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+
+/// Connections that come to one thread before it is the next one's turn. Few are served best together: their messages share
+/// commits, what one says wakes the thread for all, and the database has the other processors.
+const TOGETHER: usize = 32;
 
 /// Running threads. They end with this, and whatever still runs on them is cut off.
 pub struct Threads(Vec<Thread>);
@@ -44,4 +49,107 @@ fn start(number: usize) -> io::Result<Thread> {
         runtime.shutdown_background();
     })?;
     Ok(Thread { runtime: handle, _running: running })
+}
+
+/// Whose turn it is to accept connections.
+pub struct Turns(watch::Sender<Turn>);
+
+struct Turn {
+    thread: usize,
+    /// Of each thread.
+    connections: Vec<usize>,
+}
+
+/// A connection of a thread, until this is dropped.
+pub struct Counted {
+    turns: Arc<Turns>,
+    thread: usize,
+}
+
+impl Turns {
+    /// For so many threads, of which the first begins.
+    pub fn new(threads: usize) -> Arc<Turns> {
+        Arc::new(Turns(watch::Sender::new(Turn { thread: 0, connections: vec![0; threads] })))
+    }
+
+    /// Waits for a thread's turn.
+    pub async fn comes_to(&self, thread: usize) {
+        // It fails when there is no sender, which this is.
+        let _ = self.0.subscribe().wait_for(|turn| turn.thread == thread).await;
+    }
+
+    /// Whether it is a thread's turn.
+    pub fn is_with(&self, thread: usize) -> bool {
+        self.0.borrow().thread == thread
+    }
+
+    /// Counts a connection that a thread has accepted. With enough of them the turn passes to whoever has fewer.
+    pub fn count(self: &Arc<Self>, thread: usize) -> Counted {
+        self.0.send_if_modified(|turn| {
+            turn.connections[thread] += 1;
+            turn.passes()
+        });
+        Counted { turns: self.clone(), thread }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // Nobody else's turn begins by it, so that short connections do not send it to and fro.
+        self.turns.0.send_if_modified(|turn| {
+            turn.connections[self.thread] -= 1;
+            false
+        });
+    }
+}
+
+impl Turn {
+    fn passes(&mut self) -> bool {
+        let fullness = |thread: usize| self.connections[thread] / TOGETHER;
+        let emptiest = (0..self.connections.len()).min_by_key(|thread| fullness(*thread));
+        let next = emptiest.filter(|thread| fullness(*thread) < fullness(self.thread));
+        self.thread = next.unwrap_or(self.thread);
+        next.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_connections_are_together_and_many_are_spread() {
+        let turns = Turns::new(3);
+        let mut counted = Vec::new();
+        let accept = |counted: &mut Vec<Counted>| {
+            let thread = (0..3).find(|thread| turns.is_with(*thread)).unwrap();
+            counted.push(turns.count(thread));
+            thread
+        };
+        let threads: Vec<_> = (0..6 * TOGETHER).map(|_| accept(&mut counted)).collect();
+        let groups: Vec<_> = threads.chunks(TOGETHER).map(|group| (group[0], group[TOGETHER - 1])).collect();
+        assert_eq!(groups, [(0, 0), (1, 1), (2, 2), (2, 2), (0, 0), (1, 1)]);
+        // Where most have left, those who come are together again.
+        counted.retain(|counted| counted.thread == 0);
+        let threads: Vec<_> = (0..=TOGETHER).map(|_| accept(&mut counted)).collect();
+        assert_eq!((&threads[..TOGETHER], threads[TOGETHER]), (&[1; TOGETHER][..], 2));
+    }
+
+    #[tokio::test]
+    async fn a_thread_waits_for_its_turn() {
+        let turns = Turns::new(2);
+        let waiting = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.comes_to(1).await }
+        });
+        turns.comes_to(0).await;
+        let mut counted: Vec<_> = (1..TOGETHER).map(|_| turns.count(0)).collect();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        counted.push(turns.count(0));
+        waiting.await.unwrap();
+        // Whoever leaves sends nobody's turn away.
+        drop(counted);
+        assert!(turns.is_with(1) && !turns.is_with(0));
+    }
 }

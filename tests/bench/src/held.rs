@@ -61,7 +61,7 @@ async fn hold(count: usize) -> anyhow::Result<f64> {
 
 async fn client(server: &Server, entrance: &Arc<Entrance>) -> anyhow::Result<DuplexStream> {
     let (mut client, stream) = duplex(TRANSPORT_OCTETS);
-    server.reception().receive(stream, ([127, 0, 0, 1], 0).into(), entrance);
+    server.reception().receive(stream, ([127, 0, 0, 1], 0).into(), entrance, ());
     say(&mut client, "", "220").await?;
     say(&mut client, "EHLO client.test\r\n", "250").await?;
     Ok(client)

@@ -74,8 +74,9 @@ fn on_line_mail_and_rset(bencher: Bencher<'_, '_>, side: Side) {
     });
 }
 
-fn on_data<const OCTETS: usize>(bencher: Bencher<'_, '_>, side: Side) {
-    let mut cell = cell(side, &DATA);
+fn on_data<const OCTETS: usize>(bencher: Bencher<'_, '_>, side: Side, greeting: &str) {
+    let open = || cell(side, &[greeting, DATA[1], DATA[2], DATA[3]]);
+    let mut cell = open();
     cell.deliver(&Input::Data(text(4096).into())).expect("data is read");
     let block = text(OCTETS + 4096).split_off(4096);
     let mut octets = 0;
@@ -83,7 +84,7 @@ fn on_data<const OCTETS: usize>(bencher: Bencher<'_, '_>, side: Side) {
         octets += OCTETS;
         if octets > 20 << 20 {
             // The message is about to be too large.
-            cell = self::cell(side, &DATA);
+            cell = open();
             octets = OCTETS;
         }
         cell.deliver(black_box(&Input::Data(block.as_slice().into())))
@@ -92,12 +93,18 @@ fn on_data<const OCTETS: usize>(bencher: Bencher<'_, '_>, side: Side) {
 
 #[divan::bench(args = SIDES)]
 fn on_data_4_kib(bencher: Bencher<'_, '_>, side: Side) {
-    on_data::<4096>(bencher, side);
+    on_data::<4096>(bencher, side, DATA[0]);
+}
+
+/// After HELO, as a generator of load says.
+#[divan::bench(args = SIDES)]
+fn on_data_4_kib_of_7_bits(bencher: Bencher<'_, '_>, side: Side) {
+    on_data::<4096>(bencher, side, "HELO client.test");
 }
 
 #[divan::bench(args = SIDES)]
 fn on_data_64_kib(bencher: Bencher<'_, '_>, side: Side) {
-    on_data::<65536>(bencher, side);
+    on_data::<65536>(bencher, side, DATA[0]);
 }
 
 /// A message of 4 KiB from MAIL to its 250, in as many events.

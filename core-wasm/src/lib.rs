@@ -35,6 +35,7 @@
 //! | `extensions` | EHLO keywords, parameters of MAIL and RCPT |
 //! | `reading` | a message while it is received |
 //! | `data` | message octets: end of data, dots, line ends |
+//! | `octets` | loops over every octet of a message |
 //! | `content` | header section: subject, date, where the body starts |
 //! | `limits` | every bound |
 //! | `component` | the skin towards WebAssembly |
@@ -45,6 +46,7 @@ mod content;
 mod data;
 mod extensions;
 pub mod limits;
+mod octets;
 mod reading;
 pub mod responses;
 pub mod sequence;

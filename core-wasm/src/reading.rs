@@ -1,7 +1,8 @@
 //! A message while it is received: its octets, what is known of its content, and what is wrong with it.
 
 use crate::content::ContentReader;
-use crate::data::{self, ChunkReader, DataReader, Faults};
+use crate::data::{ChunkReader, DataReader, Faults};
+use crate::octets;
 use crate::settings::Settings;
 use crate::step::Order;
 use serde::{Deserialize, Serialize};
@@ -106,7 +107,7 @@ impl Reading {
         let Form::Lines { data, seven_bit } = &mut self.form else { panic!("the message comes in chunks") };
         let scan = data.read(&mut block);
         block.truncate(scan.kept);
-        let clearing_makes_control = *seven_bit && data::clear_high_bits(&mut block);
+        let clearing_makes_control = *seven_bit && octets::clear_high_bits(&mut block);
         if scan.carried_cr {
             self.content.read(b"\r");
         }

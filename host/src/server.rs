@@ -301,7 +301,7 @@ impl Acceptor {
         }
     }
 
-    /// Accepts while it is the thread's turn. Only then does it listen, as whoever listens is woken by each connection.
+    /// Accepts until it is no longer the thread's turn, and listens no longer, as whoever listens is woken by each connection.
     async fn accept(&self) -> std::io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener.try_clone()?)?;
         while self.turns.is_with(self.thread) {

@@ -1,6 +1,5 @@
 //! One connection: octets in, events to the cell, effects out.
 
-use crate::buffers;
 use crate::cell::{Effects, Facts, Fault, limits};
 use crate::clock::Clock;
 use crate::config::TlsUse;
@@ -11,6 +10,8 @@ use crate::requests::Requests;
 use crate::session::Session;
 use crate::shared::{Drain, Entrance, Shared};
 use crate::stream::Stream;
+use crate::threads::others_first;
+use crate::{buffers, busy_poll};
 use bytes::{Buf, BytesMut};
 use mailcell_core::{Event, Input, Next, Reply, Request};
 use std::borrow::Cow;
@@ -274,17 +275,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 return self.tell(Input::Event(Event::Drain)).await;
             }
             match self.framer.next(&self.input, self.session.line_octets_max()) {
-                Frame::Line(octets) => {
-                    self.session.wake().await?;
-                    let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
-                    self.input.advance(octets + 2);
-                    self.clock.restart(Instant::now());
-                    return Ok(effects);
-                }
-                Frame::Foreign(octets) => {
+                frame @ (Frame::Line(octets) | Frame::Foreign(octets)) => {
                     self.session.wake().await?;
                     let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
                     self.input.advance(octets);
+                    if let Frame::Line(_) = frame {
+                        self.input.advance(2);
+                        self.clock.restart(Instant::now());
+                    }
                     return Ok(effects);
                 }
                 Frame::TooLong(octets) => {
@@ -363,6 +361,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if self.output.is_empty() {
             return Ok(());
         }
+        busy_poll::worked();
+        others_first().await;
         let mut written = pin!(async {
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await

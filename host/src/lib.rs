@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod authentication;
 pub mod buffers;
+pub mod busy_poll;
 pub mod cell;
 pub mod cli;
 pub mod clock;

@@ -91,7 +91,7 @@ impl Server {
         let listeners = settings.listen.iter().map(|listener| enter(listener, &settings, &slots));
         let listeners = listeners.collect::<Result<_, _>>()?;
         let certificates = Certificates::of(&settings)?.map(Arc::new);
-        let threads = Threads::start(settings.threads.into()).context("cannot start a thread")?;
+        let threads = Threads::start(settings.threads.into(), settings.busy_poll).context("cannot start a thread")?;
         let control = match settings.control.as_deref() {
             Some(path) => Some(admin::Listener::bind(path).await?),
             None => None,

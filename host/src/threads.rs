@@ -1,8 +1,12 @@
 //! The threads that serve sessions. Each has a runtime of its own and accepts connections by itself: a session stays where it
 //! came in, so no other thread is woken for it or takes it away, and what it touches stays near one processor.
 
+use crate::busy_poll;
+use std::future::poll_fn;
 use std::io;
+use std::mem::replace;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
@@ -21,14 +25,14 @@ struct Thread {
 }
 
 impl Threads {
-    /// Starts so many; with 0, one for each processor.
+    /// Starts so many, which may busy-poll; with 0, one for each processor.
     ///
     /// # Errors
     /// When the system has no thread to give.
-    pub fn start(count: usize) -> io::Result<Threads> {
+    pub fn start(count: usize, busy_poll: bool) -> io::Result<Threads> {
         let processors = || thread::available_parallelism().map_or(1, usize::from);
         let count = if count == 0 { processors() } else { count };
-        (0..count).map(start).collect::<io::Result<_>>().map(Threads)
+        (0..count).map(|number| start(number, busy_poll)).collect::<io::Result<_>>().map(Threads)
     }
 
     /// The runtime of each.
@@ -37,10 +41,18 @@ impl Threads {
     }
 }
 
-fn start(number: usize) -> io::Result<Thread> {
+fn start(number: usize, busy_poll: bool) -> io::Result<Thread> {
+    let mut builder = Builder::new_current_thread();
     // Before a thread sleeps it lets whoever waits for its processor go first: a client there says something meanwhile, and an
     // answer is cheaper than to sleep, be woken, and answer.
-    let runtime = Builder::new_current_thread().enable_all().on_thread_park(thread::yield_now).build()?;
+    builder.enable_all().on_thread_park(thread::yield_now);
+    if busy_poll {
+        busy_poll::enable(&mut builder);
+    }
+    let runtime = builder.build()?;
+    if busy_poll {
+        runtime.spawn(busy_poll::look());
+    }
     let handle = runtime.handle().clone();
     let (running, ended) = oneshot::channel();
     thread::Builder::new().name(format!("sessions-{number}")).spawn(move || {
@@ -49,6 +61,20 @@ fn start(number: usize) -> io::Result<Thread> {
         runtime.shutdown_background();
     })?;
     Ok(Thread { runtime: handle, _running: running })
+}
+
+/// Lets those tasks of this thread go first that are ready. What they all say then leaves together, and whoever is at the other
+/// end of many connections is woken once for it.
+pub async fn others_first() {
+    let mut is_behind_them = false;
+    poll_fn(|context| match replace(&mut is_behind_them, true) {
+        true => Poll::Ready(()),
+        false => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Whose turn it is to accept connections.
@@ -133,6 +159,25 @@ mod tests {
         counted.retain(|counted| counted.thread == 0);
         let threads: Vec<_> = (0..=TOGETHER).map(|_| accept(&mut counted)).collect();
         assert_eq!((&threads[..TOGETHER], threads[TOGETHER]), (&[1; TOGETHER][..], 2));
+    }
+
+    #[tokio::test]
+    async fn what_several_say_leaves_together() {
+        let said = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let local = tokio::task::LocalSet::new();
+        for number in 0..5 {
+            let said = said.clone();
+            local.spawn_local(async move {
+                said.borrow_mut().push(("read", number));
+                others_first().await;
+                said.borrow_mut().push(("write", number));
+            });
+        }
+        local.await;
+        let said = said.borrow();
+        let (first, then) = said.split_at(5);
+        assert!(first.iter().all(|(what, _)| *what == "read"));
+        assert_eq!(then, [0, 1, 2, 3, 4].map(|number| ("write", number)));
     }
 
     #[tokio::test]

@@ -146,5 +146,15 @@ mod tests {
             }
         });
         client.join().unwrap();
+        // Who has ended waits to be woken.
+        let ends = async {
+            loop {
+                if let Some(looker) = LOOKER.take() {
+                    return LOOKER.set(Some(looker));
+                }
+                tokio::time::sleep(2 * WINDOW).await;
+            }
+        };
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), ends).await }).unwrap();
     }
 }

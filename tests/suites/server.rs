@@ -179,6 +179,18 @@ fn each_message_is_a_line_of_the_log() {
 }
 
 #[test]
+fn a_thread_serves_whether_it_busy_polls_or_not() {
+    for busy_poll in ["on", "off"] {
+        let setup = sqlite(&["--threads", "1", "--busy-poll", busy_poll]);
+        let mut clients = [(); 3].map(|()| setup.server.connect());
+        for _ in 0..20 {
+            clients.iter_mut().for_each(|client| assert_code(&client.send_message("body"), "250 2.0.0"));
+        }
+        assert_eq!(messages(&setup.database).len(), 60);
+    }
+}
+
+#[test]
 fn connections_are_capped() {
     let setup = sqlite(&["--connections", "2"]);
     let (one, _two) = (setup.server.connect(), setup.server.connect());

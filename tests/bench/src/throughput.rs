@@ -29,12 +29,21 @@ pub(crate) fn sqlite(tools: &Tools) -> Result<Vec<Row>, String> {
 
 pub(crate) fn mariadb(tools: &Tools) -> Result<Vec<Row>, String> {
     let server = MariaDb::launch_with(&MARIADB).map_err(|error| error.to_string())?;
+    server.sql(&write_the_log_once()).map_err(|error| error.to_string())?;
     let database = server.database("mail").map_err(|error| error.to_string())?;
     let against_sink = against_sink(tools, "messages, 20 connections, into MariaDB", &database, 0.5)?;
     let (postfix, mailcell) = (throwing_away(tools)?, tools.mailcell(&["--database", &database])?);
     let few = Load { messages: 2_000, ..LOAD };
     let rounds = in_turn(tools, (mailcell.address, LOAD), (postfix.address, few))?;
     Ok(vec![against_sink, row("the same", "Postfix's queue", &rounds, Goal::AtLeast(5.0))])
+}
+
+/// Writes as much as the log holds. The first time round, each flush has the file system note which blocks are written, and a
+/// seventh fewer messages are stored; it happens once in a server's life.
+fn write_the_log_once() -> String {
+    let row = "INSERT INTO filling.octets VALUES (REPEAT('x', 8 << 20));";
+    let rows = row.repeat(512 / 8);
+    format!("CREATE DATABASE filling; CREATE TABLE filling.octets (octets LONGBLOB); {rows} DROP DATABASE filling;")
 }
 
 /// Postfix that throws mail away behind its queue.

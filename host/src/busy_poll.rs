@@ -1,6 +1,6 @@
 //! Busy polling: a thread that has work often looks for more of it for a while before it sleeps. To be woken takes longer than
 //! most of what it waits for, and whoever wakes it pays for that too; most of all on a virtual machine, whose idle processors are
-//! another system's to wake. Every look offers the processor to others, so it takes what nobody wants.
+//! another system's to wake. Every look offers the processor to others, so it takes mostly what nobody else wants.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Builder;
 use tokio::task::yield_now;
 
-/// How long a thread looks for work since it had some: longer than it takes to store a message. Who sleeps longer than that
-/// does not look.
+/// How long a thread looks for work after it last had some: longer than it takes to store a message. Where work comes more rarely,
+/// it does not look.
 const WINDOW: Duration = Duration::from_micros(500);
 
 thread_local! {
@@ -44,7 +44,7 @@ pub(crate) async fn look() {
     poll_fn(|context| {
         if VIGIL.with(|vigil| vigil.lasts(Instant::now())) {
             thread::yield_now();
-            // Behind whatever is found.
+            // Behind what sockets and timers bring; what another thread sends may wait for one look.
             return pin!(yield_now()).poll(context);
         }
         LOOKER.set(Some(context.waker().clone()));
@@ -57,17 +57,17 @@ pub(crate) async fn look() {
 struct Vigil {
     /// Whether there was work since this was asked.
     worked: Cell<bool>,
-    /// Whether the last sleep was so short that looking would have found what ended it.
+    /// Whether there was so little time without work before the last sleep ended that looking would have found what ended it.
     pays: Cell<bool>,
     /// When looking ends.
     until: Cell<Option<Instant>>,
-    /// Since when the thread sleeps.
-    asleep: Cell<Option<Instant>>,
+    /// Since when there was no work, while the thread sleeps.
+    idle: Cell<Option<Instant>>,
 }
 
 impl Vigil {
     const fn new() -> Vigil {
-        Vigil { worked: Cell::new(false), pays: Cell::new(false), until: Cell::new(None), asleep: Cell::new(None) }
+        Vigil { worked: Cell::new(false), pays: Cell::new(false), until: Cell::new(None), idle: Cell::new(None) }
     }
 
     fn worked(&self) {
@@ -77,8 +77,10 @@ impl Vigil {
     /// There is nothing to do: whether the thread looks for work, or sleeps.
     fn begins(&self, now: Instant) -> bool {
         let looks = self.worked.take() && self.pays.get();
+        // What was looked for in vain has not come for that long.
+        let since = self.until.take().map_or(now, |until| until - WINDOW);
         self.until.set(looks.then(|| now + WINDOW));
-        self.asleep.set((!looks).then_some(now));
+        self.idle.set((!looks).then_some(since));
         looks
     }
 
@@ -92,8 +94,8 @@ impl Vigil {
 
     /// There is something to do.
     fn wakes(&self, now: Instant) {
-        if let Some(asleep) = self.asleep.take() {
-            self.pays.set(now - asleep < WINDOW);
+        if let Some(since) = self.idle.take() {
+            self.pays.set(now - since < WINDOW);
             self.worked();
         }
     }
@@ -102,6 +104,8 @@ impl Vigil {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     #[test]
     fn a_thread_looks_while_work_comes_soon() {
@@ -118,25 +122,52 @@ mod tests {
         assert!(!vigil.lasts(at(12.1)), "there was none");
         assert!(!vigil.begins(at(12.1)), "it has looked");
         vigil.wakes(at(12.5));
-        assert!(vigil.begins(at(12.6)));
-        assert!(!vigil.lasts(at(13.6)));
-        assert!(!vigil.begins(at(13.6)));
-        vigil.wakes(at(14.7));
-        assert!(!vigil.begins(at(14.8)), "the sleep was long");
+        assert!(!vigil.begins(at(12.6)), "there was no work for longer than it looks");
+        vigil.wakes(at(13.0));
+        assert!(vigil.begins(at(13.1)), "the sleep was short");
+        assert!(!vigil.lasts(at(14.1)));
+        assert!(!vigil.begins(at(14.1)));
+        vigil.wakes(at(14.2));
+        assert!(!vigil.begins(at(14.3)), "it looked for that whole time");
     }
 
     #[test]
-    fn looking_finds_work_and_ends() {
+    fn a_thread_looks_and_ends_looking_and_works_meanwhile() {
         let mut builder = Builder::new_current_thread();
         enable(&mut builder);
         let runtime = builder.enable_all().build().unwrap();
-        runtime.spawn(look());
+        let looks = Arc::new(AtomicUsize::new(0));
+        let counted = looks.clone();
+        runtime.spawn(async move {
+            let mut look = pin!(look());
+            poll_fn(|context| {
+                counted.fetch_add(1, Relaxed);
+                look.as_mut().poll(context)
+            })
+            .await;
+        });
+        runtime.block_on(yield_now());
+        let (before, deadline) = (looks.load(Relaxed), Duration::from_secs(10));
+        VIGIL.with(|vigil| {
+            vigil.pays.set(true);
+            vigil.worked();
+        });
+        let ends = async {
+            loop {
+                tokio::time::sleep(2 * WINDOW).await;
+                if let Some(looker) = LOOKER.take() {
+                    return LOOKER.set(Some(looker));
+                }
+            }
+        };
+        runtime.block_on(async { tokio::time::timeout(deadline, ends).await }).unwrap();
+        assert!(looks.load(Relaxed) > before);
         let (ask, mut asked) = tokio::sync::mpsc::unbounded_channel();
         let (answer, answered) = std::sync::mpsc::channel();
         let client = thread::spawn(move || {
             for number in 0..1000 {
                 ask.send(number).unwrap();
-                assert_eq!(answered.recv_timeout(Duration::from_secs(10)), Ok(number));
+                assert_eq!(answered.recv_timeout(deadline), Ok(number));
             }
         });
         runtime.block_on(async {
@@ -146,15 +177,5 @@ mod tests {
             }
         });
         client.join().unwrap();
-        // Who has ended waits to be woken.
-        let ends = async {
-            loop {
-                if let Some(looker) = LOOKER.take() {
-                    return LOOKER.set(Some(looker));
-                }
-                tokio::time::sleep(2 * WINDOW).await;
-            }
-        };
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), ends).await }).unwrap();
     }
 }

@@ -43,13 +43,14 @@ impl Threads {
 
 fn start(number: usize, busy_poll: bool) -> io::Result<Thread> {
     let mut builder = Builder::new_current_thread();
-    // Before a thread sleeps it lets whoever waits for its processor go first: a client there says something meanwhile, and an
-    // answer is cheaper than to sleep, be woken, and answer.
-    builder.enable_all().on_thread_park(thread::yield_now);
     if busy_poll {
         busy_poll::enable(&mut builder);
+    } else {
+        // Before a thread sleeps it lets whoever waits for its processor go first: a client there says something meanwhile, and an
+        // answer is cheaper than to sleep, be woken, and answer.
+        builder.on_thread_park(thread::yield_now);
     }
-    let runtime = builder.build()?;
+    let runtime = builder.enable_all().build()?;
     if busy_poll {
         runtime.spawn(busy_poll::look());
     }

@@ -196,7 +196,7 @@ settings! {
         "Threads that serve sessions; 0 for as many as there are processors."
         |s, texts| s.threads = parse(one(texts)?, "expected a number")?;
     Server "busy-poll" "on|off" "\"on\""
-        "Whether a thread that is spoken to every half a millisecond looks for work before it sleeps: that answers sooner, and takes what nobody else wants of its processor. Off where processor time is rationed."
+        "Whether a thread that is spoken to every half a millisecond looks for work before it sleeps: that answers sooner, and takes mostly what nobody else wants of its processor. Off where processor time is rationed."
         |s, texts| s.busy_poll = choice(one(texts)?, "on", "off", "expected on or off")?;
     Server "message-memory" "SIZE" "\"256KiB\""
         "How much of an arriving message is held in memory; more goes to a spool file."

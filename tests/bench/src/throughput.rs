@@ -38,7 +38,7 @@ pub(crate) fn mariadb(tools: &Tools) -> Result<Vec<Row>, String> {
     Ok(vec![against_sink, row("the same", "Postfix's queue", &rounds, Goal::AtLeast(5.0))])
 }
 
-/// Writes as much as the log holds. The first time round, each flush has the file system note which blocks are written, and a
+/// Writes as much as the log of [`MARIADB`] holds. The first time round, each flush has the file system note which blocks are written, and a
 /// seventh fewer messages are stored; it happens once in a server's life.
 fn write_the_log_once() -> String {
     let row = "INSERT INTO filling.octets VALUES (REPEAT('x', 8 << 20));";

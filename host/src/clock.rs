@@ -1,12 +1,25 @@
-//! When a session has lasted too long, or too long without anything complete.
+//! When a session has lasted too long, or too long without anything complete; and what is to come within a time.
 
 use crate::config::Settings;
 use mailcell_core::Event;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// The rate of message data is looked at over so long.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
+
+/// What comes of some work within a time; without one, what comes of it at once. Most work is done at once, which is not worth a timer.
+pub async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
+    let mut work = pin!(work);
+    match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending if limit.is_zero() => None,
+        Poll::Pending => timeout(limit, work).await.ok(),
+    }
+}
 
 /// The time limits of one session.
 pub struct Clock {

@@ -1,9 +1,9 @@
 //! One connection: octets in, events to the cell, effects out.
 
 use crate::cell::{Effects, Facts, Fault, limits};
-use crate::clock::Clock;
+use crate::clock::{Clock, within};
 use crate::config::TlsUse;
-use crate::farewell::{farewell, say_goodbye};
+use crate::farewell::{LINGER, farewell, say_goodbye};
 use crate::framing::{Frame, Framer};
 use crate::permits::Admission;
 use crate::requests::Requests;
@@ -15,15 +15,13 @@ use crate::{buffers, busy_poll};
 use bytes::{Buf, BytesMut};
 use mailcell_core::{Event, Input, Next, Reply, Request};
 use std::borrow::Cow;
-use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tracing::field::display;
 use tracing::{Span, debug, info, warn};
 
@@ -51,8 +49,9 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
     // What the session has is given back before the client is waited for: only the last words are left.
     let (ended, mut output) = converse(&mut stream, client, &mut admission, &entrance, &shared).await;
+    let linger = if ended.is_ok() { Duration::ZERO } else { LINGER };
     match ended {
-        Ok(()) => debug!("closed"),
+        Ok(()) | Err(End::Unasked) => debug!("closed"),
         Err(End::Gone) => return debug!("the client is gone"),
         Err(End::Stuck) => return info!("the client does not read what it is sent"),
         Err(End::Injected) => {
@@ -75,7 +74,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             output.extend_from_slice(farewell(status, &entrance.settings.name, why).as_bytes());
         }
     }
-    say_goodbye(&mut stream, &output, entrance.settings.write_timeout).await;
+    say_goodbye(&mut stream, &output, entrance.settings.write_timeout, linger).await;
 }
 
 /// Begins TLS; without success the connection is lost.
@@ -132,8 +131,10 @@ fn is_read(read: std::io::Result<usize>) -> Result<Option<Event>, End> {
     }
 }
 
-/// Why a connection ends other than by its core.
+/// Why a connection ends other than by QUIT.
 enum End {
+    /// Its core ends it.
+    Unasked,
     /// The client closed, or the connection broke.
     Gone,
     /// What is written is not read.
@@ -198,7 +199,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     self.answer(reply).await?
                 }
                 Next::StartTls => self.start_tls().await?,
-                Next::Close => return Ok(()),
+                // That is QUIT.
+                Next::Close if effects.code.is_some_and(|code| code < 300) => return Ok(()),
+                Next::Close => return Err(End::Unasked),
             };
         }
     }
@@ -363,22 +366,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
         busy_poll::worked();
         others_first().await;
-        let mut written = pin!(async {
+        let write = async {
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await
-        });
-        // Nearly everything goes out at once, which is not worth a timer.
-        let written = match poll_fn(|context| Poll::Ready(written.as_mut().poll(context))).await {
-            Poll::Ready(written) => Ok(written),
-            Poll::Pending => timeout(self.entrance.settings.write_timeout, written).await,
         };
-        match written {
-            Ok(Ok(())) => {
+        match within(self.entrance.settings.write_timeout, write).await {
+            Some(Ok(())) => {
                 self.output.clear();
                 Ok(())
             }
-            Ok(Err(_)) => Err(End::Gone),
-            Err(_) => Err(End::Stuck),
+            Some(Err(_)) => Err(End::Gone),
+            None => Err(End::Stuck),
         }
     }
 }

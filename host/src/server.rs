@@ -395,6 +395,6 @@ async fn refuse<S, P>(mut stream: S, entrance: Arc<Entrance>, why: &'static str,
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let farewell = farewell::farewell("4.3.2", &entrance.settings.name, why);
-    farewell::say_goodbye(&mut stream, farewell.as_bytes(), REFUSAL_TIMEOUT).await;
+    let output = farewell::farewell("4.3.2", &entrance.settings.name, why);
+    farewell::say_goodbye(&mut stream, output.as_bytes(), REFUSAL_TIMEOUT, farewell::LINGER).await;
 }

@@ -202,6 +202,16 @@ fn connections_are_capped() {
 }
 
 #[test]
+fn whoever_says_quit_is_not_waited_for() {
+    let setup = sqlite(&["--connections", "1", "--threads", "1"]);
+    let mut client = setup.server.connect();
+    assert_code(&client.say("QUIT"), "221 2.0.0");
+    assert!(client.is_closed());
+    // That one has not closed yet.
+    assert_code(&setup.server.connect().say("NOOP"), "250");
+}
+
+#[test]
 fn a_full_spool_is_a_452_and_the_session_goes_on() {
     let setup = sqlite(&["--message-memory", "1KiB", "--spool-size", "10KiB"]);
     let mut client = setup.server.connect();

@@ -19,6 +19,7 @@ pub mod framing;
 pub mod log;
 pub mod permits;
 pub mod proxy;
+pub mod reception;
 pub mod record;
 pub mod requests;
 pub mod scram;

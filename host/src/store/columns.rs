@@ -3,17 +3,21 @@
 use super::{Message, MessageDate, Result, StoreError};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
+use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::Offset;
 use uuid::Uuid;
 
+const SECONDS: DateTimePrinter = DateTimePrinter::new().separator(b' ').precision(Some(0));
+const MICROS: DateTimePrinter = SECONDS.precision(Some(6));
+
 /// `YYYY-MM-DD HH:MM:SS.ffffff` in UTC: sorts as text as it does in time.
 pub(super) fn micros(at: Timestamp) -> String {
-    Offset::UTC.to_datetime(at).strftime("%Y-%m-%d %H:%M:%S.%6f").to_string()
+    MICROS.datetime_to_string(&Offset::UTC.to_datetime(at))
 }
 
 /// `YYYY-MM-DD HH:MM:SS` in UTC.
 fn seconds(at: Timestamp) -> String {
-    Offset::UTC.to_datetime(at).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    SECONDS.datetime_to_string(&Offset::UTC.to_datetime(at))
 }
 
 /// The author's date as text in UTC. A year that MySQL's DATETIME does not know counts as a broken date, so the time of
@@ -40,7 +44,7 @@ pub(super) fn message_date(at: Timestamp, zone_minutes: i64) -> Result<MessageDa
 
 /// The recipients as a JSON array.
 pub(super) fn recipients(mailboxes: &[String]) -> String {
-    serde_json::Value::from(mailboxes).to_string()
+    serde_json::to_string(mailboxes).expect("strings are JSON")
 }
 
 pub(super) fn parse_recipients(json: &str) -> Result<Vec<String>> {

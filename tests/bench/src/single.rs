@@ -5,7 +5,7 @@ use crate::tools::{Tools, run};
 use mailcell_tests::load::Session;
 use mailcell_tests::mariadb::MariaDb;
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, Value};
+use mysql_async::{Conn, Opts, OptsBuilder, Value};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 10;
@@ -24,6 +24,8 @@ pub(crate) fn measure(tools: &Tools) -> Result<Vec<Row>, String> {
         let mut session = Session::open(mailcell.address).await?;
         session.say("EHLO client.test", "250").await?;
         let opts = Opts::from_url(&database).map_err(|error| error.to_string())?;
+        // Over TCP, as the server does it.
+        let opts = OptsBuilder::from_opts(opts).prefer_socket(false);
         let mut client = Conn::new(opts).await.map_err(|error| error.to_string())?;
         let (mut messages, mut inserts) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {

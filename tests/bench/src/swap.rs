@@ -1,7 +1,7 @@
 //! How long it takes until all sessions are in another core, and what a session sees of it.
 
 use crate::table::{Goal, Row, median};
-use crate::tools::{Load, Served, Tools, run};
+use crate::tools::{Load, Served, Tools, run_on_threads};
 use mailcell::admin::Swap;
 use mailcell::admin::client::Client;
 use mailcell::cell::DEFAULT_CORE;
@@ -25,7 +25,7 @@ const SWAPS: usize = 10;
 
 pub(crate) fn measure(tools: &Tools) -> Result<Vec<Row>, String> {
     let variant = cores::variant();
-    run(async {
+    run_on_threads(async {
         let mut rows = moves(tools, &variant, 10_000).await?;
         rows.push(throughput(tools, &variant).await?);
         Ok(rows)

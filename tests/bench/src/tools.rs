@@ -8,13 +8,24 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tokio::runtime::Builder;
 
 /// How long the asynchronous part of a row may take.
 const ROW_TIME_MAX: Duration = Duration::from_secs(600);
 
-/// Runs a measurement to its end, or to the end of its time.
+/// Runs a measurement to its end, or to the end of its time. Its clients are on the thread that calls: what they take to wake each
+/// other would be measured too.
 pub(crate) fn run<T>(measure: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    run_on(Builder::new_current_thread(), measure)
+}
+
+/// The same on threads, for what blocks.
+pub(crate) fn run_on_threads<T>(measure: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    run_on(Builder::new_multi_thread(), measure)
+}
+
+fn run_on<T>(mut builder: Builder, measure: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let runtime = builder.enable_all().build().map_err(|error| error.to_string())?;
     let measured = runtime.block_on(async { tokio::time::timeout(ROW_TIME_MAX, measure).await });
     runtime.shutdown_timeout(Duration::from_secs(1));
     measured.unwrap_or_else(|_| Err("it takes too long".to_owned()))

@@ -1,12 +1,12 @@
 //! What is counted so that it cannot run out: connections, in all and for each client network, and memory.
 
 use crate::cell::limits;
+use crate::clock::within;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 
 /// Descriptors for everything that is no connection: the database, spool files, listeners, refusals.
 const DESCRIPTORS_KEPT: u64 = 512;
@@ -182,10 +182,7 @@ impl Cells {
 
     /// Waits for a cell; `None` when there is none in time.
     pub async fn take(&self) -> Option<CellPermit> {
-        if let Ok(permit) = self.free.clone().try_acquire_owned() {
-            return Some(CellPermit(permit));
-        }
-        timeout(CELL_WAIT, self.free.clone().acquire_owned()).await.ok()?.ok().map(CellPermit)
+        within(CELL_WAIT, self.free.clone().acquire_owned()).await?.ok().map(CellPermit)
     }
 
     /// How long an idle session keeps its cell, given how long when there is no hurry: a tenth of it while more sessions are
@@ -224,8 +221,7 @@ impl Memory {
     /// Waits for so many octets, or for all there are if they are fewer; `None` when the time is up.
     pub async fn reserve(&self, octets: u64) -> Option<MemoryPermit> {
         let blocks = u32::try_from(octets.div_ceil(BLOCK_OCTETS)).unwrap_or(u32::MAX).min(self.blocks_max);
-        let permit = timeout(self.deadline, self.blocks.clone().acquire_many_owned(blocks)).await.ok()?;
-        permit.ok().map(MemoryPermit)
+        within(self.deadline, self.blocks.clone().acquire_many_owned(blocks)).await?.ok().map(MemoryPermit)
     }
 }
 

@@ -5,7 +5,7 @@
 //! The functions that end in `_octets` tell how many octets at the start of a text are of that form; `None` is none.
 
 use crate::limits::{DOMAIN_OCTETS_MAX, LOCAL_PART_OCTETS_MAX, PATH_OCTETS_MAX};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 /// What stands in the brackets of MAIL or RCPT, without a source route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,16 +188,30 @@ fn quoted_string_octets(text: &str) -> Option<usize> {
 }
 
 /// ```text
-/// address-literal = "[" ( IPv4-address-literal / "IPv6:" IPv6-addr ) "]"      ; without a zone
+/// address-literal      = "[" ( IPv4-address-literal / "IPv6:" IPv6-addr ) "]"      ; without a zone
+/// IPv4-address-literal = Snum 3("."  Snum)
+/// Snum                 = 1*3DIGIT                                                  ; up to 255, and zeros may lead
+/// IPv6-comp            = [IPv6-hex *5(":" IPv6-hex)] "::" [IPv6-hex *5(":" IPv6-hex)]      ; at most 6 groups
 /// ```
 fn domain_or_literal_octets(text: &str) -> Option<usize> {
     let Some(inner) = text.strip_prefix('[') else { return domain_octets(text) };
     let inner = &inner[..inner.find(']')?];
     let is_address = match inner.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")) {
-        Some(tag) => inner[tag.len()..].parse::<Ipv6Addr>().is_ok(),
-        None => inner.parse::<Ipv4Addr>().is_ok(),
+        Some(tag) => is_ipv6_address(&inner[tag.len()..]),
+        None => is_ipv4_address(inner),
     };
     is_address.then_some(inner.len() + 2)
+}
+
+fn is_ipv4_address(text: &str) -> bool {
+    let is_number = |part: &str| part.len() <= 3 && part.parse::<u8>().is_ok() && !part.starts_with('+');
+    text.split('.').count() == 4 && text.split('.').all(is_number)
+}
+
+fn is_ipv6_address(text: &str) -> bool {
+    // What ends like an IPv4 address has its last two groups there.
+    let groups = text.split(':').filter(|group| !group.is_empty()).count() + usize::from(text.contains('.'));
+    text.parse::<Ipv6Addr>().is_ok() && (groups <= 6 || !text.contains("::"))
 }
 
 /// A local part or a group's name in the form in which it is stored and looked up: ASCII lower case, and quoted only if
@@ -238,6 +252,9 @@ mod tests {
             ("<postMASTER>", "postMASTER"),
             ("<a@[127.0.0.1]>", "a@[127.0.0.1]"),
             ("<a@[ipv6:::1]>", "a@[ipv6:::1]"),
+            ("<a@[127.0.0.001]>", "a@[127.0.0.001]"),
+            ("<a@[IPv6:1:2:3:4:5:6::]>", "a@[IPv6:1:2:3:4:5:6::]"),
+            ("<a@[IPv6:1::2:3:4:192.0.2.1]>", "a@[IPv6:1::2:3:4:192.0.2.1]"),
             ("<j\u{f6}rg.m@b\u{fc}cher.test>", "j\u{f6}rg.m@b\u{fc}cher.test"),
             ("<\"\u{e9} \u{e8}\"@\u{4f8b}.\u{4f8b}>", "\"\u{e9} \u{e8}\"@\u{4f8b}.\u{4f8b}"),
             (&format!("<{long_local}@{long_domain}>"), &format!("{long_local}@{long_domain}")),
@@ -275,6 +292,11 @@ mod tests {
             "<a@[1.2.3]>",
             "<a@[127.0.0.1>",
             "<a@[::1]>",
+            "<a@[127.0.0.0001]>",
+            "<a@[127.0.0.+1]>",
+            "<a@[127.0.0.256]>",
+            "<a@[IPv6:1:2:3:4:5:6:7::]>",
+            "<a@[IPv6:1::2:3:4:5:192.0.2.1]>",
             "<a@[IPv6:fe80::1%eth0]>",
             "<a@[]>",
             "<a@b@c>",

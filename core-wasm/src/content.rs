@@ -193,7 +193,8 @@ impl ContentReader {
         static PARSER: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
         let raw = self.date.as_ref()?;
         let date = PARSER.parse_zoned_datetime(without_comments(raw).trim_ascii()).ok()?;
-        let zone_minutes = i16::try_from(date.offset().seconds() / 60).ok()?;
+        // The parser takes zones of a day and more, which no clock has.
+        let zone_minutes = i16::try_from(date.offset().seconds() / 60).ok().filter(|zone| zone.abs() < 24 * 60)?;
         Some(Date { seconds: date.timestamp().as_second(), zone_minutes })
     }
 }
@@ -284,10 +285,17 @@ mod tests {
         assert_eq!(date("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600 (CST)"), Some((880_127_706, -360)));
         assert_eq!(date("Fri, 21 Nov 1997\r\n 09:55:06 EST"), Some((880_124_106, -300)));
         assert_eq!(date("Mon, 21 Nov 1997 09:55:06 +0000"), Some((880_106_106, 0)));
+        assert_eq!(date("Fri, 21 Nov 1997 09:55:06 -2359"), Some((880_192_446, -1439)));
         assert_eq!(date("(a (nested \\) one)) 21 Nov 97 09:55:06 GMT"), Some((880_106_106, 0)));
-        for broken in
-            ["", "yesterday", "Fri, 31 Feb 1997 09:55:06 +0000", "Fri, 21 Nov 1997 25:55:06 +0000", "1997-11-21"]
-        {
+        for broken in [
+            "",
+            "yesterday",
+            "Fri, 31 Feb 1997 09:55:06 +0000",
+            "Fri, 21 Nov 1997 25:55:06 +0000",
+            "1997-11-21",
+            "Fri, 21 Nov 1997 09:55:06 +2400",
+            "Fri, 21 Nov 1997 09:55:06 -2559",
+        ] {
             assert_eq!(date(broken), None, "{broken}");
         }
         assert_eq!(read(b"Date: broken\r\nDate: 21 Nov 97 09:55:06 GMT\r\n\r\n", 5).date(), None);

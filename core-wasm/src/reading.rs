@@ -7,7 +7,8 @@ use crate::settings::Settings;
 use crate::step::Order;
 use serde::{Deserialize, Serialize};
 
-/// Why a message is refused, the worst first: of several faults, that one is answered.
+/// Why a message is refused, the worst first: of several faults, that one is answered. In chunks a line that is too long is no
+/// error of syntax, and the least of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Fault {
     LongLine,
@@ -138,7 +139,7 @@ impl Reading {
         if let Form::Chunks(chunks) = &self.form
             && chunks.ends_in_cr()
         {
-            self.fault = self.fault.into_iter().chain([Fault::Unclean]).min();
+            self.fault = self.worst_with([Fault::Unclean]);
         }
     }
 
@@ -152,7 +153,12 @@ impl Reading {
             (of_form.unclean && !settings.keep_bare_newlines, Fault::Unclean),
         ];
         let found = faults.into_iter().filter_map(|(found, fault)| found.then_some(fault));
-        self.fault = found.chain(self.fault).min();
+        self.fault = self.worst_with(found);
+    }
+
+    fn worst_with(&self, found: impl IntoIterator<Item = Fault>) -> Option<Fault> {
+        let is_least = |fault: Fault| fault == Fault::LongLine && !self.has_an_end();
+        found.into_iter().chain(self.fault).min_by_key(|fault| (is_least(*fault), *fault))
     }
 
     /// The order that the octets lead to: with the first fault, what the host holds is let go.

@@ -151,12 +151,12 @@ impl Session {
         // tabs are that; a bare CR or LF is not (RFC 5321 2.3.8).
         let end = line.iter().rposition(|b| !matches!(b, b' ' | b'\t')).map_or(0, |at| at + 1);
         let Some(line) = str::from_utf8(&line[..end]).ok().filter(|line| address::is_printable(line)) else {
-            return self.finish_error(None, responses::BAD_OCTETS);
+            return self.refuse_line(line, None, responses::BAD_OCTETS);
         };
         let (verb, argument) = command::split(line);
         let is_allowed = line.is_ascii() || (self.is_extended() && verb.is_some_and(Verb::takes_utf8));
         if !is_allowed {
-            return self.finish_error(None, responses::BAD_OCTETS);
+            return self.refuse_line(line.as_bytes(), None, responses::BAD_OCTETS);
         }
         // RFC 2033 4.1: LHLO takes the place of HELO and EHLO, which are none then.
         let is_here = |verb: &Verb| match verb {
@@ -168,7 +168,7 @@ impl Session {
             return self.finish_error(None, responses::UNRECOGNIZED);
         };
         if line_octets > self.command_octets_max(verb) {
-            return self.finish_error(Some(verb), responses::COMMAND_TOO_LONG);
+            return self.refuse_line(line.as_bytes(), Some(verb), responses::COMMAND_TOO_LONG);
         }
         if verb == Verb::Bdat {
             return self.begin_chunk(argument);
@@ -202,7 +202,10 @@ impl Session {
             (Awaiting::Auth, Reply::NotAuthenticated) => self.not_authenticated(),
             (Awaiting::Auth, Reply::ScramChallenge(message)) => self.challenge(message),
             (Awaiting::Auth, Reply::Unavailable) => self.finish(Respond(responses::AUTH_UNAVAILABLE.plain())),
-            (_, Reply::Unavailable) => self.fail(responses::NO_DATABASE),
+            (_, Reply::Unavailable) => {
+                let (step, answers) = (self.fail(responses::NO_DATABASE), std::mem::take(&mut self.answers));
+                self.for_each_recipient(step, answers)
+            }
             (Awaiting::Admission, Reply::Admitted) => self.admitted(),
             (Awaiting::Admission, Reply::NotAdmitted) => self.fail(responses::NOT_ADMITTED),
             (Awaiting::Lookup { verb, begun: false, is_utf8: false }, Reply::Mailboxes(page)) if !page.is_ascii => {
@@ -225,12 +228,7 @@ impl Session {
         assert!(self.awaiting.is_none(), "an event is not due");
         assert_eq!(event == Event::TlsEstablished, self.tls == TlsState::Starting, "TLS is due, and at no other time");
         match event {
-            // RFC 3207 4.2: the server "MUST discard any knowledge obtained from the client".
-            Event::TlsEstablished => {
-                self.tls = TlsState::Established;
-                (self.greeting, self.transaction, self.user) = (None, None, self.introduction.user.clone());
-                Step::nothing(self.read_line())
-            }
+            Event::TlsEstablished => self.begin_again_under_tls(),
             Event::LineTooLong => {
                 assert!(!self.is_data_due(), "lines are not read");
                 self.started = true;

@@ -125,10 +125,7 @@ where
 }
 
 fn is_read(read: std::io::Result<usize>) -> Result<Option<Event>, End> {
-    match read {
-        Ok(1..) => Ok(None),
-        Ok(0) | Err(_) => Err(End::Gone),
-    }
+    if matches!(read, Ok(1..)) { Ok(None) } else { Err(End::Gone) }
 }
 
 /// Why a connection ends other than by QUIT.
@@ -263,6 +260,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.flush().await?;
         if !secure(self.stream, self.shared).await {
             return Err(End::Gone);
+        }
+        // RFC 3207 4.2: what was said in the clear is forgotten, also whom a trusted peer speaks for.
+        if self.is_trusted && self.admit(None)? == Reply::NotAdmitted {
+            return Err(End::Fault(Fault::NoRoom));
         }
         self.clock.restart(Instant::now());
         self.tell(Input::Event(Event::TlsEstablished)).await

@@ -100,7 +100,7 @@ impl Session {
 
     fn take_credentials(&mut self, exchange: Exchange, encoded: &[u8]) -> Result<Outcome, Template> {
         let text = STANDARD.decode(encoded).map_err(|_| responses::AUTH_BAD_BASE64)?;
-        let text = String::from_utf8(text).map_err(|_| responses::AUTH_BAD_BASE64)?;
+        let text = String::from_utf8(text).map_err(|_| responses::AUTH_FAILED)?;
         let (user, password) = match exchange {
             Exchange::LoginUser => return Ok(self.prompt(Exchange::LoginPassword { user: text })),
             Exchange::ScramFirst => return ask_host(text, |message| Request::ScramFirst { message }),

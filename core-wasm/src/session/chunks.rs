@@ -63,6 +63,13 @@ impl Session {
         if octets == 0 { self.end_chunk() } else { Step::nothing(Next::ReadData) }
     }
 
+    /// A line that is refused before its command is read. Behind one of BDAT is a chunk all the same, and no commands.
+    pub(super) fn refuse_line(&mut self, line: &[u8], verb: Option<Verb>, template: Template) -> Step {
+        let is_of_chunk = line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"BDAT"))
+            && !line.get(4).is_some_and(u8::is_ascii_alphanumeric);
+        if is_of_chunk { self.fail(responses::BAD_CHUNK_SIZE) } else { self.finish_error(verb, template) }
+    }
+
     fn admit_chunk(&mut self) -> Result<(), Template> {
         self.check(Verb::Bdat)?;
         if !self.is_extended() {
@@ -92,8 +99,10 @@ impl Session {
     fn end_chunk(&mut self) -> Step {
         let chunk = self.chunk.take().expect("a chunk is being read");
         if let Some(refusal) = chunk.refusal {
+            let answers = if chunk.is_last { self.recipients() } else { 0 };
             let discard = if refusal == Refusal::Many { self.forget_message() } else { Vec::new() };
-            return Step { orders: discard, ..self.finish_error(Some(Verb::Bdat), refusal.template()) };
+            let step = Step { orders: discard, ..self.finish_error(Some(Verb::Bdat), refusal.template()) };
+            return self.for_each_recipient(step, answers);
         }
         let reading = self.reading.as_mut().expect("an accepted chunk belongs to a message");
         let held = reading.appended_octets() > 0;

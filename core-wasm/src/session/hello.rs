@@ -1,11 +1,11 @@
 //! How a session begins: the greeting, HELO, EHLO and LHLO, and STARTTLS.
 
-use super::{Greeting, Outcome, Session, TlsState};
+use super::{Greeting, Introduction, Outcome, Session, TlsState};
 use crate::address;
 use crate::extensions::Offers;
 use crate::responses::{self, Template};
 use crate::settings::Tls;
-use crate::step::{Order, Response};
+use crate::step::{Order, Response, Step};
 
 impl Session {
     /// What a client is told first.
@@ -58,5 +58,13 @@ impl Session {
             _ if !argument.is_empty() => Err(responses::BAD_ARGUMENT),
             _ => Ok(Outcome::StartTls(responses::START_TLS.plain())),
         }
+    }
+
+    /// RFC 3207 4.2: the server "MUST discard any knowledge obtained from the client".
+    pub(super) fn begin_again_under_tls(&mut self) -> Step {
+        self.tls = TlsState::Established;
+        (self.greeting, self.transaction, self.user) = (None, None, None);
+        self.introduction = Introduction::default();
+        Step::nothing(self.read_line())
     }
 }

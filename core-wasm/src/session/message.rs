@@ -64,14 +64,14 @@ impl Session {
         self.for_each_recipient(step, answers)
     }
 
-    fn for_each_recipient(&self, mut step: Step, answers: u32) -> Step {
+    pub(super) fn for_each_recipient(&self, mut step: Step, answers: u32) -> Step {
         if self.settings.lmtp && answers > 1 && step.responses.len() == 1 {
             step.responses = vec![step.responses[0].clone(); answers as usize];
         }
         step
     }
 
-    fn recipients(&self) -> u32 {
+    pub(super) fn recipients(&self) -> u32 {
         self.transaction.as_ref().map_or(0, |transaction| transaction.rcpt_to.len() as u32)
     }
 

@@ -37,20 +37,20 @@ impl Session {
 
     /// What is still to be asked about a recipient, if anything.
     fn admit(&self, path: Path<'_>) -> Result<Option<Request>, Template> {
-        // RFC 5321 4.5.1: a server "MUST" take mail for the postmaster, of its domains and without one.
+        // RFC 5321 4.5.1: a server "MUST" take mail for the postmaster, of its name, of its domains and without one.
         let Path::Mailbox(mailbox) = path else { return Ok(None) };
         let domains = &self.settings.domains;
         let is_here = domains.iter().any(|domain| domain.eq_ignore_ascii_case(mailbox.domain));
+        let is_ours = is_here || mailbox.domain.eq_ignore_ascii_case(&self.settings.name);
+        let local_part = address::lookup_name(mailbox.local_part);
         match self.settings.accept {
             Accept::Any => Ok(None),
+            _ if is_ours && local_part == "postmaster" => Ok(None),
             Accept::Domains | Accept::Users if !domains.is_empty() && !is_here => Err(responses::NOT_OUR_DOMAIN),
-            Accept::Users if !(is_here && mailbox.local_part.eq_ignore_ascii_case("postmaster")) => {
-                Ok(Some(Request::FindUser {
-                    local_part: address::lookup_name(mailbox.local_part),
-                    domain: Some(mailbox.domain.to_ascii_lowercase()),
-                }))
+            Accept::Users => {
+                Ok(Some(Request::FindUser { local_part, domain: Some(mailbox.domain.to_ascii_lowercase()) }))
             }
-            Accept::Domains | Accept::Users => Ok(None),
+            Accept::Domains => Ok(None),
         }
     }
 

@@ -11,6 +11,9 @@ use tokio::time::{Instant, timeout};
 /// The rate of message data is looked at over so long.
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 
+/// What is under way when a session has lasted too long may take so long to end.
+const OVERTIME: Duration = Duration::from_secs(60);
+
 /// What comes of some work within a time; without one, what comes of it at once. Most work is done at once, which is not worth a timer.
 pub async fn within<F: Future>(limit: Duration, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
@@ -67,6 +70,11 @@ impl Clock {
     /// Whether the session has lasted too long.
     pub fn is_session_over(&self, now: Instant) -> bool {
         now > self.session_deadline
+    }
+
+    /// Whether it has lasted so much too long that nothing but its core keeps it.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        now > self.session_deadline + OVERTIME
     }
 
     /// When time is up next, and what the core is told then.

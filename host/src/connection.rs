@@ -3,7 +3,8 @@
 use crate::cell::{Effects, Facts, Fault, limits};
 use crate::clock::{Clock, within};
 use crate::config::TlsUse;
-use crate::farewell::{LINGER, farewell, say_goodbye};
+use crate::end::End;
+use crate::farewell::{LINGER, say_goodbye};
 use crate::framing::{Frame, Framer};
 use crate::permits::Admission;
 use crate::requests::Requests;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tracing::field::display;
-use tracing::{Span, debug, info, warn};
+use tracing::{Span, debug, info};
 
 /// How many octets of responses may gather before they are written; reading stops meanwhile.
 const OUTPUT_OCTETS_MAX: usize = 32 << 10;
@@ -50,37 +51,24 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     // What the session has is given back before the client is waited for: only the last words are left.
     let (ended, mut output) = converse(&mut stream, client, &mut admission, &entrance, &shared).await;
     let linger = if ended.is_ok() { Duration::ZERO } else { LINGER };
-    match ended {
-        Ok(()) | Err(End::Unasked) => debug!("closed"),
-        Err(End::Gone) => return debug!("the client is gone"),
-        Err(End::Stuck) => return info!("the client does not read what it is sent"),
-        Err(End::Injected) => {
-            info!("the client has sent octets behind STARTTLS in the clear");
-            output.extend_from_slice(farewell("4.7.0", &entrance.settings.name, "Octets behind STARTTLS").as_bytes());
-        }
-        Err(End::Fault(fault)) => {
-            let (counter, status, why) = match &fault {
-                Fault::Trap(_) => (&shared.counters.traps, "4.3.0", "Internal error"),
-                Fault::Refused(_) | Fault::Unread(_) => (&shared.counters.refusals, "4.3.0", "Internal error"),
-                Fault::NoRoom => (&shared.counters.refused, "4.3.2", "Too many sessions"),
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-            match &shared.recordings {
-                // Nobody's fault, and nothing that a recording would show.
-                _ if matches!(fault, Fault::NoRoom) => info!(%fault, "the session is refused"),
-                Some(_) => warn!(%fault, "the session is lost"),
-                None => warn!(%fault, "the session is lost (with record-directory it would be kept)"),
-            }
-            output.extend_from_slice(farewell(status, &entrance.settings.name, why).as_bytes());
-        }
+    match ended.as_ref().err().map(|end| end.last_words(&entrance.settings.name, &shared)) {
+        None => debug!("closed"),
+        Some(None) => return,
+        Some(Some(words)) => output.extend_from_slice(words.as_bytes()),
     }
-    say_goodbye(&mut stream, &output, entrance.settings.write_timeout, linger).await;
+    // Whoever does not read is waited for while there is time for it.
+    let patience = if shared.drain.is_on() { LINGER } else { entrance.settings.write_timeout };
+    say_goodbye(&mut stream, &output, patience, linger).await;
 }
 
 /// Begins TLS; without success the connection is lost.
 async fn secure<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut Stream<S>, shared: &Shared) -> bool {
     let Some(certificates) = &shared.certificates else { return false };
-    let secured = stream.secure(certificates.acceptor()).await;
+    let mut drain = shared.drain.clone();
+    let secured = tokio::select! {
+        secured = stream.secure(certificates.acceptor()) => secured,
+        () = drain.ends() => return false,
+    };
     if let Err(error) = &secured {
         info!(%error, "TLS does not begin");
     }
@@ -128,26 +116,6 @@ fn is_read(read: std::io::Result<usize>) -> Result<Option<Event>, End> {
     if matches!(read, Ok(1..)) { Ok(None) } else { Err(End::Gone) }
 }
 
-/// Why a connection ends other than by QUIT.
-enum End {
-    /// Its core ends it.
-    Unasked,
-    /// The client closed, or the connection broke.
-    Gone,
-    /// What is written is not read.
-    Stuck,
-    /// The client has sent more behind STARTTLS, which could be anybody's. RFC 3207 and CVE-2011-0411.
-    Injected,
-    /// The cell is lost.
-    Fault(Fault),
-}
-
-impl From<Fault> for End {
-    fn from(fault: Fault) -> End {
-        End::Fault(fault)
-    }
-}
-
 struct Connection<'a, S> {
     stream: &'a mut Stream<S>,
     shared: &'a Shared,
@@ -185,8 +153,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Next::ReadLine { .. } => self.read_line().await?,
                 Next::ReadData => self.read_data().await?,
                 Next::AwaitReply(request) => {
-                    if self.clock.is_session_over(Instant::now()) {
-                        return Err(End::Fault(Fault::Refused("requests beyond the session's age")));
+                    if self.clock.is_overdue(Instant::now()) {
+                        return Err(self.refuse("requests beyond the session's age"));
                     }
                     let reply = match request {
                         Request::AdmitClient { address } => self.admit(address.as_deref())?,
@@ -208,12 +176,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         Ok(self.session.deliver(&input)?.effects)
     }
 
+    /// The core is to blame for what the host does not do.
+    fn refuse(&mut self, what: &'static str) -> End {
+        let fault = Fault::Refused(what);
+        self.session.blame(&fault);
+        End::Fault(fault)
+    }
+
     /// Tells what came of a request.
     async fn answer(&mut self, reply: Reply) -> Result<Effects, End> {
         let is_refused = reply == Reply::NotAdmitted;
         let effects = self.tell(Input::Reply(Cow::Owned(reply))).await?;
         if is_refused && effects.next != Next::Close {
-            return Err(End::Fault(Fault::Refused("a session of a client that was not admitted")));
+            return Err(self.refuse("a session of a client that was not admitted"));
         }
         if !matches!(effects.next, Next::AwaitReply(Request::NextPage)) {
             self.requests.forget_list();
@@ -239,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Limits, trace lines and the log have the address of the client that a trusted peer speaks for from here on.
     fn admit(&mut self, address: Option<&str>) -> Result<Reply, End> {
         if !self.is_trusted {
-            return Err(End::Fault(Fault::Refused("another client, of a peer that is not trusted")));
+            return Err(self.refuse("another client, of a peer that is not trusted"));
         }
         let given = address.and_then(|address| address.parse::<IpAddr>().ok());
         let client = given.map_or(self.peer, |address| address.to_canonical());
@@ -274,6 +249,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         if self.drain.is_on() {
             return self.tell(Input::Event(Event::Drain)).await;
         }
+        if self.clock.is_session_over(Instant::now()) {
+            return self.tell(Input::Event(Event::SessionExpired)).await;
+        }
         loop {
             if self.session.ends() {
                 return self.tell(Input::Event(Event::Drain)).await;
@@ -305,6 +283,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     async fn read_data(&mut self) -> Result<Effects, End> {
+        if self.clock.is_session_over(Instant::now()) {
+            return self.tell(Input::Event(Event::SessionExpired)).await;
+        }
         while self.input.is_empty() {
             // Whoever is in the middle of a message may end it, until time is up.
             if let Some(event) = self.fill(Drain::ends).await? {
@@ -318,7 +299,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.input.advance(consumed);
         self.clock.count(consumed, Instant::now());
         if let (Some(code @ 400..), Next::ReadLine { .. } | Next::Close) = (effects.code, &effects.next) {
-            info!(code, response = %String::from_utf8_lossy(&effects.output).trim_end(), "message refused");
+            // By LMTP there is a line for each recipient, alike.
+            let responses = String::from_utf8_lossy(&effects.output);
+            info!(code, response = responses.lines().last(), "message refused");
         }
         Ok(effects)
     }
@@ -371,13 +354,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await
         };
-        match within(self.entrance.settings.write_timeout, write).await {
-            Some(Ok(())) => {
-                self.output.clear();
-                Ok(())
-            }
-            Some(Err(_)) => Err(End::Gone),
-            None => Err(End::Stuck),
+        tokio::select! {
+            biased;
+            written = within(self.entrance.settings.write_timeout, write) => match written {
+                Some(Ok(())) => {
+                    self.output.clear();
+                    Ok(())
+                }
+                Some(Err(_)) => Err(End::Gone),
+                None => Err(End::Stuck),
+            },
+            () = self.drain.ends() => Err(End::Stuck),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod credentials;
+pub mod end;
 pub mod farewell;
 pub mod framing;
 pub mod log;

@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Descriptors for everything that is no connection: the database, spool files, listeners, refusals.
+/// Descriptors for everything that is no connection: the database, listeners, refusals, and some spool files.
 const DESCRIPTORS_KEPT: u64 = 512;
+
+/// How many spool files there may be among those.
+const SPOOL_FILES_KEPT: u64 = 128;
 
 /// Memory mappings for everything that is no cell.
 const MAPPINGS_KEPT: u64 = 4_096;
@@ -25,8 +28,18 @@ pub fn connections_max(wanted: u32) -> u32 {
         let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
         let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
     }
-    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    at_most(wanted, descriptors.map(|count| count.saturating_sub(DESCRIPTORS_KEPT)))
+    at_most(wanted, descriptors().map(|count| count.saturating_sub(DESCRIPTORS_KEPT)))
+}
+
+/// How many spool files this process can have beside so many connections: no more than that, and fewer where there are too few
+/// file descriptors.
+pub fn spool_files_max(connections_max: u32) -> u32 {
+    let taken = u64::from(connections_max) + DESCRIPTORS_KEPT - SPOOL_FILES_KEPT;
+    at_most(connections_max, descriptors().map(|count| count.saturating_sub(taken)))
+}
+
+fn descriptors() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
 /// How many cells this process can have: fewer than wanted where there are too few memory mappings.

@@ -47,7 +47,7 @@ async fn read_either<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<
 
 fn parse_text(line: &str) -> Option<Option<SocketAddr>> {
     let mut words = line.split(' ');
-    let (_, family) = (words.next()?, words.next()?);
+    let (_, family) = (words.next().filter(|word| *word == "PROXY")?, words.next()?);
     if family == "UNKNOWN" {
         return Some(None);
     }
@@ -125,6 +125,8 @@ mod tests {
             "PROXY TCP4 192.0.2.7 198.51.100.1 123456 25\r\n",
             "PROXY UDP4 192.0.2.7 198.51.100.1 12345 25\r\n",
             "PROXY  TCP4 192.0.2.7 198.51.100.1 1 25\r\n",
+            // As long as the octets that are looked at first.
+            "EH UNKNOWN\r\n",
         ] {
             assert_eq!(client(bad).0, Err("it makes no sense".to_owned()), "{bad}");
         }

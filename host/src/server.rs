@@ -79,7 +79,7 @@ impl Server {
         let (drain, draining) = watch::channel(None);
         let shared = Shared {
             recordings: Recordings::start(&settings)?,
-            spool: Spool::new(settings.spool_directory.clone(), settings.message_memory, settings.spool_size),
+            spool: spool(&settings, connections_max)?,
             store_memory: Memory::new(settings.store_memory, settings.database_deadline),
             counters: Counters::default(),
             drain: Drain(draining),
@@ -208,6 +208,12 @@ async fn load(engine: &Engine, file: &Path, settings: &Settings) -> anyhow::Resu
 /// The carried core or another one, for the slot that listeners have who name none.
 pub fn default_core(core: Generation) -> Cores {
     vec![(DEFAULT_SLOT.to_owned(), core)]
+}
+
+fn spool(settings: &Settings, connections_max: u32) -> anyhow::Result<Arc<Spool>> {
+    let (directory, files_max) = (&settings.spool_directory, permits::spool_files_max(connections_max));
+    Spool::open(directory.clone(), settings.message_memory, settings.spool_size, files_max)
+        .with_context(|| format!("cannot make files in the spool directory {}", directory.display()))
 }
 
 /// Cells for sessions that are awake, no more than there can be connections.

@@ -1,15 +1,17 @@
-//! The core's side of a connection: a cell, and its moves from generation to generation.
+//! The core's side of a connection: a cell, its sleep, and its moves from generation to generation.
+
+mod moves;
 
 use crate::cell::{Answer, Cell, Effects, Facts, Fault, Generation, Saved};
 use crate::permits::{CellPermit, Cells};
 use crate::record::Recorder;
 use crate::shared::{Entrance, Shared};
-use crate::swap::{Shadow, Slot, Turn, Verdict};
+use crate::swap::{Shadow, Slot};
 use mailcell_core::{Due, Input};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tracing::{debug, warn};
+use tracing::warn;
 
 /// One session, in whichever generation holds it.
 pub struct Session {
@@ -122,19 +124,21 @@ impl Session {
         if let Core::Awake(_) = self.core {
             return Ok(());
         }
-        self.permit = Some(self.cells.take().await.ok_or(Fault::NoRoom)?);
+        let permit = self.cells.take().await.ok_or(Fault::NoRoom)?;
         let Core::Asleep(saved) = &self.core else { unreachable!("nothing else wakes it") };
         match Cell::restore(&self.seat.0, &self.facts, saved) {
             Ok(cell) => {
-                self.core = Core::Awake(Box::new(cell));
+                (self.core, self.permit) = (Core::Awake(Box::new(cell)), Some(permit));
                 if std::mem::take(&mut self.is_behind) {
                     self.followed = u64::MAX;
                 }
                 Ok(())
             }
+            // Nobody's fault: it sleeps on where it is.
+            Err(Fault::NoRoom) => Err(Fault::NoRoom),
             Err(fault) => {
-                self.seat.0.stats().lost(&fault);
-                self.record_fault(&fault);
+                self.blame(&fault);
+                self.permit = Some(permit);
                 self.restore_fallback(&fault)
             }
         }
@@ -150,13 +154,15 @@ impl Session {
     /// # Errors
     /// When the core traps.
     pub fn hibernate(&mut self) -> Result<(), Fault> {
-        let schema = self.seat.0.schema_to(&self.seat.0);
+        let generation = self.seat.0.clone();
+        let schema = generation.schema_to(&generation);
         match schema.map(|schema| self.save(schema)).transpose()? {
             Some(Ok(saved)) => {
                 self.core = Core::Asleep(Box::new(saved));
                 self.permit = None;
             }
-            None | Some(Err(_)) => self.is_sleepless = true,
+            // By that it may have gone back to another one.
+            None | Some(Err(_)) => self.is_sleepless = self.seat.0.is(&generation),
         }
         Ok(())
     }
@@ -218,6 +224,7 @@ impl Session {
         let restored = Cell::restore(&generation, &self.facts, &saved);
         self.core = Core::Awake(Box::new(restored.inspect_err(|fault| generation.stats().lost(fault))?));
         self.unfit.push(std::mem::replace(&mut self.seat, Seat::take(&generation)).0.clone());
+        self.is_sleepless = false;
         // What the plan says of that core may have changed meanwhile.
         self.followed = u64::MAX;
         self.slot.returned();
@@ -227,143 +234,16 @@ impl Session {
         Ok(())
     }
 
+    /// The core that has the session is to blame for its loss.
+    pub fn blame(&mut self, fault: &Fault) {
+        self.seat.0.stats().lost(fault);
+        self.record_fault(fault);
+    }
+
     fn record_fault(&mut self, fault: &Fault) {
         if let Some(recorder) = &mut self.recorder {
             recorder.save_fault(fault);
         }
-    }
-
-    /// Waits until there is another plan, and until it is this idle session's turn to follow it.
-    pub async fn turn_to_follow(&self) -> Turn {
-        self.slot.turn(self.followed).await
-    }
-
-    /// Follows in an idle session's turn. It moves as bytes and hibernates then, as it has no need of a cell. One that hibernates
-    /// in a layout that the other core does not read is woken for it.
-    ///
-    /// # Errors
-    /// See [`Session::follow`].
-    pub async fn follow_in_turn(&mut self) -> Result<(), Fault> {
-        if let (Core::Asleep(saved), (_, Verdict::Move(to))) = (&self.core, self.slot.verdict(&self.seat.0))
-            && !to.reads().contains(&saved.schema())
-            && self.seat.0.schema_to(&to).is_some()
-        {
-            match self.wake().await {
-                // It sleeps on where it is.
-                Err(Fault::NoRoom) => {}
-                woken => woken?,
-            }
-        }
-        self.follow_plan(true)
-    }
-
-    /// Does what the plan says of this session, if it has changed. Between two events only.
-    ///
-    /// # Errors
-    /// When the core that has the session traps while it saves it.
-    pub fn follow(&mut self) -> Result<(), Fault> {
-        self.follow_plan(false)
-    }
-
-    fn follow_plan(&mut self, is_idle: bool) -> Result<(), Fault> {
-        if self.slot.version() == self.followed {
-            return Ok(());
-        }
-        let (version, verdict) = self.slot.verdict(&self.seat.0);
-        self.followed = version;
-        self.ends = matches!(verdict, Verdict::End);
-        self.shadow.take_if(|shadow| !self.slot.is_looking_on(shadow.trial()));
-        match verdict {
-            Verdict::Move(to) => self.go_to(&to, is_idle),
-            Verdict::End | Verdict::Stay => Ok(()),
-        }
-    }
-
-    /// Whether the session is to end where it next reads a line, as its generation's time is over.
-    pub fn ends(&self) -> bool {
-        self.ends
-    }
-
-    fn go_to(&mut self, to: &Generation, is_idle: bool) -> Result<(), Fault> {
-        if self.unfit.iter().any(|unfit| unfit.is(to)) {
-            self.slot.stayed(&self.seat.0, "the core failed to hold it before".to_owned());
-            return Ok(());
-        }
-        let start = Instant::now();
-        if let Core::Asleep(saved) = &self.core {
-            // Its bytes move as they are, where the other core reads them.
-            if to.reads().contains(&saved.schema()) {
-                let (octets, from) = (saved.octets(), (self.seat.0.clone(), (**saved).clone()));
-                let fallback = self.fallback.take().unwrap_or_else(|| Box::new(from));
-                self.has_moved(to, fallback, start, octets);
-            } else if self.seat.0.schema_to(to).is_some() {
-                self.is_behind = true;
-            } else {
-                self.has_no_way_to(to);
-            }
-            return Ok(());
-        }
-        let Some((from, saved)) = self.saved_for(to)? else { return Ok(()) };
-        if is_idle {
-            (self.core, self.permit) = (Core::Asleep(Box::new(saved.clone())), None);
-            let octets = saved.octets();
-            self.has_moved(to, Box::new((from, saved)), start, octets);
-            return Ok(());
-        }
-        match Cell::restore(to, &self.facts, &saved) {
-            Ok(cell) => {
-                self.core = Core::Awake(Box::new(cell));
-                let octets = saved.octets();
-                self.has_moved(to, Box::new((from, saved)), start, octets);
-                debug!(core = to.short_digest(), "moved");
-            }
-            Err(fault) => {
-                to.stats().lost(&fault);
-                self.unfit.push(to.clone());
-                warn!(%fault, core = to.short_digest(), "a session stays, as it is not taken over");
-                self.slot.stayed(&self.seat.0, fault.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    fn has_moved(&mut self, to: &Generation, fallback: Box<(Generation, Saved)>, start: Instant, octets: usize) {
-        self.seat = Seat::take(to);
-        to.stats().moved_in();
-        self.slot.moved(start.elapsed(), octets);
-        self.fallback = Some(fallback).filter(|fallback| !fallback.0.is(to));
-        self.shadow = None;
-        if let Some(recorder) = &mut self.recorder {
-            recorder.moved(to);
-        }
-    }
-
-    /// The session as that generation can read it, and where it is from. A core that has not answered yet may be one that
-    /// cannot: then the session goes on from where it was before.
-    fn saved_for(&mut self, to: &Generation) -> Result<Option<(Generation, Saved)>, Fault> {
-        if let Some((from, saved)) = self.fallback.as_deref()
-            && to.reads().contains(&saved.schema())
-        {
-            return Ok(Some((from.clone(), saved.clone())));
-        }
-        let Some(schema) = self.seat.0.schema_to(to) else {
-            self.has_no_way_to(to);
-            return Ok(None);
-        };
-        match self.save(schema)? {
-            Ok(saved) => Ok(Some((self.seat.0.clone(), saved))),
-            Err(fault) => {
-                if !matches!(fault, Fault::Trap(_)) {
-                    self.slot.stayed(&self.seat.0, fault.to_string());
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    fn has_no_way_to(&self, to: &Generation) {
-        let (writes, reads) = (self.seat.0.writes(), to.reads());
-        self.slot.stayed(&self.seat.0, format!("it writes layouts {writes:?}, the other core reads {reads:?}"));
     }
 
     /// Has the cell save the session; the inner error is why it does not. A cell that is lost by it takes the session back to
@@ -372,8 +252,7 @@ impl Session {
         let Core::Awake(cell) = &mut self.core else { panic!("the session hibernates") };
         let saved = cell.save(schema);
         if let Err(fault) = &saved {
-            self.seat.0.stats().lost(fault);
-            self.record_fault(fault);
+            self.blame(fault);
             if let Fault::Trap(_) = fault {
                 self.restore_fallback(fault)?;
             }

@@ -1,11 +1,12 @@
-//! Where the octets of a message are while it arrives: in memory up to a bound, then in an unlinked file under a quota
-//! that all sessions share.
+//! Where the octets of a message are while it arrives: in memory up to a bound, then in an unlinked file under quotas of octets
+//! and of files that all sessions share.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The bounds, and what is used of them.
 #[derive(Debug)]
@@ -14,12 +15,23 @@ pub struct Spool {
     memory_octets_max: usize,
     file_octets_max: u64,
     file_octets: AtomicU64,
+    files: Arc<Semaphore>,
 }
 
 impl Spool {
-    /// `memory_octets_max` counts for each message, `file_octets_max` for all files together.
-    pub fn new(directory: PathBuf, memory_octets_max: usize, file_octets_max: u64) -> Arc<Spool> {
-        Arc::new(Spool { directory, memory_octets_max, file_octets_max, file_octets: AtomicU64::new(0) })
+    /// `memory_octets_max` counts for each message, `file_octets_max` for all files together, of which there are at most `files_max`.
+    ///
+    /// # Errors
+    /// When there can be no file in that directory.
+    pub fn open(
+        directory: PathBuf,
+        memory_octets_max: usize,
+        file_octets_max: u64,
+        files_max: u32,
+    ) -> io::Result<Arc<Spool>> {
+        tempfile::tempfile_in(&directory)?;
+        let (file_octets, files) = (AtomicU64::new(0), Arc::new(Semaphore::new(files_max as usize)));
+        Ok(Arc::new(Spool { directory, memory_octets_max, file_octets_max, file_octets, files }))
     }
 
     /// Octets in files now.
@@ -31,9 +43,17 @@ impl Spool {
         let reserve = |used: u64| used.checked_add(octets).filter(|used| *used <= self.file_octets_max);
         match self.file_octets.try_update(Ordering::Relaxed, Ordering::Relaxed, reserve) {
             Ok(_) => Ok(()),
-            Err(_) => Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool is full")),
+            Err(_) => Err(exceeded("the spool is full")),
         }
     }
+
+    fn place(&self) -> io::Result<OwnedSemaphorePermit> {
+        self.files.clone().try_acquire_owned().map_err(|_| exceeded("there are as many spool files as there may be"))
+    }
+}
+
+fn exceeded(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::QuotaExceeded, what)
 }
 
 /// A message as far as it has arrived.
@@ -42,6 +62,8 @@ pub struct Held {
     spool: Arc<Spool>,
     memory: Vec<u8>,
     file: Option<File>,
+    /// Of the file.
+    place: Option<OwnedSemaphorePermit>,
     file_octets: u64,
     /// Why octets could not be held, since the message began.
     failure: Option<io::Error>,
@@ -50,7 +72,7 @@ pub struct Held {
 impl Held {
     /// Nothing, so far.
     pub fn new(spool: Arc<Spool>) -> Held {
-        Held { spool, memory: Vec::new(), file: None, file_octets: 0, failure: None }
+        Held { spool, memory: Vec::new(), file: None, place: None, file_octets: 0, failure: None }
     }
 
     /// Octets held.
@@ -80,6 +102,9 @@ impl Held {
     }
 
     async fn move_to_file(&mut self) -> io::Result<()> {
+        if self.place.is_none() {
+            self.place = Some(self.spool.place()?);
+        }
         self.spool.reserve(self.memory.len() as u64)?;
         self.file_octets += self.memory.len() as u64;
         let (mut memory, file, spool) = (std::mem::take(&mut self.memory), self.file.take(), self.spool.clone());
@@ -159,7 +184,7 @@ mod tests {
     use super::*;
 
     fn spool() -> Arc<Spool> {
-        Spool::new(std::env::temp_dir(), 8, 20)
+        Spool::open(std::env::temp_dir(), 8, 20, 2).unwrap()
     }
 
     async fn hold(held: &mut Held, octets: &[u8]) {
@@ -196,5 +221,25 @@ mod tests {
         assert_eq!(spool.file_octets(), 0);
         hold(&mut other, &[b'x'; 15]).await;
         assert_eq!(other.take(0).await.unwrap().1.len(), 15);
+    }
+
+    #[tokio::test]
+    async fn there_are_no_more_files_than_there_may_be() {
+        let spool = spool();
+        let mut held = [(); 3].map(|()| Held::new(spool.clone()));
+        for held in &mut held {
+            hold(held, b"123456").await;
+            assert!(held.failure.is_none(), "no file is needed");
+            held.settle().await;
+        }
+        assert_eq!(held[2].take(0).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
+        held[0].clear();
+        hold(&mut held[2], b"123456789").await;
+        assert_eq!(held[2].take(0).await.unwrap().1, b"123456789");
+    }
+
+    #[test]
+    fn a_directory_that_takes_no_file_is_an_error() {
+        assert!(Spool::open("/nonexistent".into(), 8, 20, 1).is_err());
     }
 }

@@ -4,6 +4,7 @@
 use mailcell_tests::mariadb::MariaDb;
 use mailcell_tests::program;
 use mailcell_tests::program::{Server, command, run};
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -52,7 +53,7 @@ fn behind_a_proxy(believed: &str) -> (Server, std::net::SocketAddr, tempfile::Te
 
 #[test]
 fn a_proxy_says_where_the_client_is() {
-    use std::io::{Read, Write};
+    use std::io::Read;
     let (server, address, _directory) = behind_a_proxy("127.0.0.0/8");
     let binary = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[192, 0, 2, 8, 127, 0, 0, 1, 1, 1, 0, 25]].concat();
     for (header, client) in
@@ -252,6 +253,36 @@ fn whoever_does_not_end_is_cut_off_at_the_drain_deadline() {
     assert_code(&sending.read(), "421 4.3.2");
     assert_eq!(setup.server.wait().code(), Some(0));
     assert!(messages(&setup.database).is_empty());
+}
+
+#[test]
+fn whoever_does_not_read_keeps_no_server_from_its_end() {
+    let mut setup = sqlite(&["--drain-timeout", "1s", "--write-timeout", "1h", "--database-deadline", "1h"]);
+    let mut client = std::net::TcpStream::connect(setup.server.address).unwrap();
+    client.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    // More help than the buffers of both sides hold.
+    while client.write_all("HELP\r\n".repeat(1_000).as_bytes()).is_ok() {}
+    setup.server.terminate();
+    assert_eq!(setup.server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_session_that_is_busy_lasts_no_longer_than_others() {
+    let setup = sqlite(&["--session-age", "1s", "--errors", "1000000"]);
+    for commands in ["NOOP\r\n", "VRFY bob\r\n"] {
+        let mut client = setup.server.connect();
+        let last = loop {
+            // One that waits for nothing is never without input.
+            client.send(commands.repeat(100).as_bytes());
+            let responses: Vec<_> =
+                (0..100).map(|_| client.read()).take_while(|response| !response.is_empty()).collect();
+            match responses.iter().find(|response| response.starts_with('4')) {
+                Some(last) => break last.clone(),
+                None => assert_eq!(responses.len(), 100),
+            }
+        };
+        assert_code(&last, "421 4.4.2 mx.test Session too long");
+    }
 }
 
 #[test]

@@ -184,6 +184,25 @@ fn python() {
 }
 
 #[test]
+fn what_a_trusted_peer_said_in_the_clear_is_forgotten() {
+    let setup = setup(&["--xclient-from", "127.0.0.0/8", "--auth", "on"]);
+    let script = "import smtplib, ssl, sys\n\
+        context = ssl.create_default_context(cafile=sys.argv[2])\n\
+        context.check_hostname = False\n\
+        with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), 'proxy.test', timeout=30) as smtp:\n\
+        \x20   smtp.ehlo()\n\
+        \x20   said = smtp.docmd('XCLIENT', 'ADDR=192.0.2.7 HELO=client.test LOGIN=ann@mx.test')\n\
+        \x20   assert said[0] == 220, said\n\
+        \x20   smtp.ehlo()\n\
+        \x20   smtp.starttls(context=context)\n\
+        \x20   smtp.sendmail('ann@client.test', ['bob@mx.test'], 'Subject: one\\r\\n\\r\\nHello\\r\\n')\n";
+    let port = setup.server.address.port().to_string();
+    setup.send("python3", &["-c", script, &port, setup.certificate.certificate.to_str().unwrap()], b"");
+    let [message] = &setup.messages()[..] else { panic!("one message") };
+    assert!(message.contains("from proxy.test ([127.0.0.1])") && message.contains("with ESMTPS id"), "{message}");
+}
+
+#[test]
 fn openssl_and_no_weak_protocol_or_cipher() {
     let setup = setup(&[]);
     let (address, implicit) = (setup.server.address.to_string(), setup.implicit.to_string());

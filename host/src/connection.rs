@@ -116,6 +116,11 @@ fn is_read(read: std::io::Result<usize>) -> Result<Option<Event>, End> {
     if matches!(read, Ok(1..)) { Ok(None) } else { Err(End::Gone) }
 }
 
+/// Of several they are alike: by LMTP there is one for each recipient.
+fn last_response(effects: &Effects) -> Option<&str> {
+    str::from_utf8(&effects.output).ok()?.lines().last()
+}
+
 struct Connection<'a, S> {
     stream: &'a mut Stream<S>,
     shared: &'a Shared,
@@ -260,6 +265,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 frame @ (Frame::Line(octets) | Frame::Foreign(octets)) => {
                     self.session.wake().await?;
                     let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
+                    if let Some(code @ 400..) = effects.code {
+                        debug!(code, response = last_response(&effects), "refused");
+                    }
                     self.input.advance(octets);
                     if let Frame::Line(_) = frame {
                         self.input.advance(2);
@@ -299,9 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         self.input.advance(consumed);
         self.clock.count(consumed, Instant::now());
         if let (Some(code @ 400..), Next::ReadLine { .. } | Next::Close) = (effects.code, &effects.next) {
-            // By LMTP there is a line for each recipient, alike.
-            let responses = String::from_utf8_lossy(&effects.output);
-            info!(code, response = responses.lines().last(), "message refused");
+            info!(code, response = last_response(&effects), "message refused");
         }
         Ok(effects)
     }
@@ -372,6 +378,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_responses_alike_one_is_logged() {
+        let output = b"552 5.3.4 Too large\r\n552 5.3.4 Too large\r\n".to_vec();
+        let effects = Effects { output, code: Some(552), orders: Vec::new(), next: Next::ReadData };
+        assert_eq!(last_response(&effects), Some("552 5.3.4 Too large"));
+    }
 
     /// Every connection has one of these for as long as it lasts, and most of them do nothing.
     #[test]

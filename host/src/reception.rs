@@ -132,7 +132,9 @@ impl Reception {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         C: Send + 'static,
     {
-        match Admission::of(client.ip().to_canonical(), &self.permits, entrance.permits.as_ref()) {
+        // A listener for both families has IPv4 addresses in the form of the other one.
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        match Admission::of(client.ip(), &self.permits, entrance.permits.as_ref()) {
             Ok(admission) => {
                 let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
                 let (entrance, shared) = (entrance.clone(), self.shared.clone());

@@ -120,8 +120,8 @@ impl Server {
         for (listener, entrance) in &self.listeners {
             let (slot, core) = (entrance.slot.name(), entrance.slot.plan().current);
             if let Ok(address) = listener.local_addr() {
-                let (name, protocol, tls) = (&entrance.settings.name, entrance.protocol, entrance.tls);
-                info!(%address, ?protocol, ?tls, name, slot, core = core.short_digest(), "listening");
+                let (name, protocol, tls) = (&entrance.settings.name, entrance.protocol.word(), entrance.tls.word());
+                info!(%address, protocol, tls, name, slot, core = core.short_digest(), "listening");
             }
         }
         let mut acceptors = JoinSet::new();

@@ -1,4 +1,4 @@
-//! The core's tables against what protocol.md says of them.
+//! The core's tables against what is expected of them, written down a second time.
 
 use mailcell_conformance::check::SESSIONS;
 use mailcell_conformance::host::{Effect, ScriptedHost, native};
@@ -7,7 +7,7 @@ use mailcell_core::command::Verb;
 use mailcell_core::responses::{self, Template};
 use mailcell_core::{Reply, sequence};
 
-/// protocol.md, "States and commands", with a good argument each. A cell is the answer's code and the state behind it;
+/// What each command leads to in each state, with a good argument. A cell is the answer's code and the state behind it;
 /// DATA's is the answer to the end of data.
 ///
 /// STARTTLS is as without a certificate, XCLIENT as by a peer who is not trusted.

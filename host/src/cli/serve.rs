@@ -27,12 +27,12 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
     let log = start_log(&settings)?;
-    let done = super::run(serve(settings));
+    let done = super::run(serve(settings, log.clone()));
     log.flush();
     done
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, log: Log) -> anyhow::Result<()> {
     // Before anything is taken, so that a signal that comes early is not lost.
     let mut hangup = signal(SignalKind::hangup())?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -67,6 +67,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tokio::spawn(async move {
             let signal = signals().await;
             warn!(signal, "told to stop at once");
+            log.flush();
             std::process::exit(1);
         });
     };

@@ -1,6 +1,7 @@
 //! The MySQL store against a real MariaDB server, healthy and otherwise.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod doubt;
 mod opening;
 mod proxy;
 mod server;
@@ -9,7 +10,6 @@ use jiff::Timestamp;
 use mailcell::store::mysql::{self, MysqlOptions, MysqlStore};
 use mailcell::store::{self, Credentials, Group, MailStore, Message, MessageDate, MessageFilter, Options, StoreError};
 use mailcell::store::{TlsMode, User, UserChange};
-use proxy::{Mode, Proxy};
 use server::Server;
 use std::future::Future;
 use std::sync::Arc;
@@ -198,47 +198,6 @@ fn a_frozen_server_is_unavailable_and_thaws_without_a_trace() {
         // And it stays so.
         tokio::time::sleep(Duration::from_secs(1)).await;
         settled(&store, &results, &messages).await;
-    });
-}
-
-#[test]
-fn a_lost_answer_to_commit_is_asked_for_again() {
-    within(async {
-        let server = Server::start(&[]);
-        let proxy = Proxy::start(server.port).await;
-        let url = format!("mysql://mailcell:secret@127.0.0.1:{}/mail", proxy.port);
-        let store = mysql::open(options(url, Duration::from_secs(4))).await.unwrap();
-        let warm = sample(b"first");
-        store.store_message(warm).await.unwrap();
-
-        // Some of them too large to be kept for a second try.
-        for octets in [20, 5 << 20] {
-            proxy.set(Mode::CutAfterCommit);
-            let message = sample(&vec![b'a'; octets]);
-            store.store_message(message.clone()).await.unwrap();
-            assert!(store.message(message.id).await.unwrap() == Some(message));
-        }
-
-        proxy.set(Mode::CutBeforeCommit);
-        let message = sample(b"it got there at the second try");
-        store.store_message(message.clone()).await.unwrap();
-        assert!(store.message(message.id).await.unwrap() == Some(message));
-        proxy.set(Mode::CutBeforeCommit);
-        let message = sample(&[b'b'; 5 << 20]);
-        assert!(unavailable(&store.store_message(message.clone()).await));
-        assert_eq!(store.message(message.id).await, Ok(None));
-
-        proxy.set(Mode::FreezeAtCommit);
-        let started = Instant::now();
-        let message = sample(b"committed when it thaws");
-        let result = store.store_message(message.clone()).await;
-        assert!(unavailable(&result), "{result:?}");
-        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-        proxy.thaw();
-        settled(&store, &[result], &[message]).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(server.number("SELECT COUNT(*) FROM messages").await, 4);
-        store.close().await;
     });
 }
 

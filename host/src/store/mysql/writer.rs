@@ -6,7 +6,7 @@
 //! its keys are removed once the database answers.
 
 use super::super::batch::{Backend, Job};
-use super::super::{Message, Result, columns};
+use super::super::{Message, Result, StoreError, columns};
 use super::doubt::Doubt;
 use super::link::{Commit, Connector, Fault, Link};
 use mysql_async::Value;
@@ -108,7 +108,11 @@ impl Backend for Writer {
             tracing::warn!(?ids, ?fault, "whether messages were stored is not known; they count as not stored");
             self.doubt.remove(ids);
         }
-        Err(fault.into())
+        match fault.into() {
+            // Taken one by one, the rows would be stored under keys that are about to be removed.
+            StoreError::Refused(text) if is_in_doubt => Err(StoreError::Unavailable(text)),
+            error => Err(error),
+        }
     }
 
     async fn undo(&mut self, ids: Vec<Uuid>) {

@@ -1,0 +1,77 @@
+//! A lost answer to COMMIT, after which all is done again, also when something is different by then.
+
+use crate::proxy::{Mode, Proxy};
+use crate::server::Server;
+use crate::{DEADLINE, TEST_TIME_MAX, options, sample, settled, unavailable, within};
+use mailcell::store::mysql::{self, MysqlStore};
+use mailcell::store::{MailStore, Message};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Runs a test with a store behind a proxy. On one thread, so that what is stored at once shares a batch.
+fn with_store(test: impl AsyncFnOnce(Server, Proxy, Arc<MysqlStore>)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let test = async {
+        let server = Server::start(&[]);
+        let proxy = Proxy::start(server.port).await;
+        let url = format!("mysql://mailcell:secret@127.0.0.1:{}/mail", proxy.port);
+        let store = Arc::new(mysql::open(options(url, DEADLINE)).await.unwrap());
+        store.store_message(sample(b"first")).await.unwrap();
+        test(server, proxy, store).await;
+    };
+    runtime.block_on(async { tokio::time::timeout(TEST_TIME_MAX, test).await.expect("the test took too long") });
+}
+
+#[test]
+fn a_lost_answer_to_commit_is_asked_for_again() {
+    within(async {
+        let server = Server::start(&[]);
+        let proxy = Proxy::start(server.port).await;
+        let url = format!("mysql://mailcell:secret@127.0.0.1:{}/mail", proxy.port);
+        let store = mysql::open(options(url, Duration::from_secs(4))).await.unwrap();
+        let warm = sample(b"first");
+        store.store_message(warm).await.unwrap();
+
+        // Some of them too large to be kept for a second try.
+        for octets in [20, 5 << 20] {
+            proxy.set(Mode::CutAfterCommit);
+            let message = sample(&vec![b'a'; octets]);
+            store.store_message(message.clone()).await.unwrap();
+            assert!(store.message(message.id).await.unwrap() == Some(message));
+        }
+
+        proxy.set(Mode::CutBeforeCommit);
+        let message = sample(b"it got there at the second try");
+        store.store_message(message.clone()).await.unwrap();
+        assert!(store.message(message.id).await.unwrap() == Some(message));
+        proxy.set(Mode::CutBeforeCommit);
+        let message = sample(&[b'b'; 5 << 20]);
+        assert!(unavailable(&store.store_message(message.clone()).await));
+        assert_eq!(store.message(message.id).await, Ok(None));
+
+        proxy.set(Mode::FreezeAtCommit);
+        let started = Instant::now();
+        let message = sample(b"committed when it thaws");
+        let result = store.store_message(message.clone()).await;
+        assert!(unavailable(&result), "{result:?}");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        proxy.thaw();
+        settled(&store, &[result], &[message]).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(server.number("SELECT COUNT(*) FROM messages").await, 4);
+        store.close().await;
+    });
+}
+
+#[test]
+fn what_is_refused_in_doubt_is_not_stored_one_by_one() {
+    with_store(async |server, proxy, store| {
+        // The connection in use does not know it yet, the next one will: all of the batch exceed it, one does not.
+        server.sql(&["SET GLOBAL max_allowed_packet = 1048576"]).await;
+        let messages: Vec<Message> = (0..4).map(|_| sample(&[b'x'; 400_000])).collect();
+        proxy.set(Mode::CutAfterCommit);
+        let results = crate::store_all(&store, &messages).await;
+        assert!(results.iter().all(unavailable), "{results:?}");
+        settled(&store, &results, &messages).await;
+    });
+}

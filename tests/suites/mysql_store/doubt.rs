@@ -4,7 +4,7 @@ use crate::proxy::{Mode, Proxy};
 use crate::server::Server;
 use crate::{DEADLINE, TEST_TIME_MAX, options, sample, settled, unavailable, within};
 use mailcell::store::mysql::{self, MysqlStore};
-use mailcell::store::{MailStore, Message};
+use mailcell::store::{MailStore, Message, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,5 +73,32 @@ fn what_is_refused_in_doubt_is_not_stored_one_by_one() {
         let results = crate::store_all(&store, &messages).await;
         assert!(results.iter().all(unavailable), "{results:?}");
         settled(&store, &results, &messages).await;
+    });
+}
+
+#[test]
+fn who_gives_up_in_doubt_leaves_nothing_behind() {
+    with_store(async |_server, proxy, store| {
+        for stays in [true, false] {
+            let messages = [sample(b"given up"), sample(b"waited for")];
+            proxy.set(Mode::CutAfterCommit);
+            let [given_up, waited_for] = messages.clone().map(|message| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move { store.store_message(message).await })
+            });
+            proxy.sees_commit().await;
+            given_up.abort();
+            let gone = Err(StoreError::Unavailable("nobody waits".into()));
+            let second = if stays {
+                waited_for.await.unwrap()
+            } else {
+                waited_for.abort();
+                gone.clone()
+            };
+            assert_eq!(second.is_ok(), stays);
+            // The first try has stored both by now.
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            settled(&store, &[gone, second], &messages).await;
+        }
     });
 }

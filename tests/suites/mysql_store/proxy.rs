@@ -57,6 +57,13 @@ impl Proxy {
         *self.state.mode.lock().unwrap() = mode;
     }
 
+    /// Waits for the COMMIT that [`Proxy::set`] lies in wait for.
+    pub(crate) async fn sees_commit(&self) {
+        while *self.state.mode.lock().unwrap() != Mode::Pass {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     pub(crate) fn thaw(&self) {
         self.state.frozen.send_replace(false);
     }

@@ -47,6 +47,12 @@ impl Writer {
             }
         }
     }
+
+    /// An earlier try may have stored what this one left out, as its callers gave up between both.
+    fn remove_left_out(&self, batch: &[Job], fresh: &[bool]) {
+        let left_out = batch.iter().zip(fresh).filter(|(_, fresh)| !**fresh);
+        self.doubt.remove(left_out.map(|(job, _)| job.message.id).collect());
+    }
 }
 
 /// What came of one try.
@@ -87,7 +93,12 @@ impl Backend for Writer {
                 self.link = Some(link);
             }
             let fault = match attempt {
-                Attempt::Stored(fresh) => return Ok(fresh),
+                Attempt::Stored(fresh) => {
+                    if is_in_doubt {
+                        self.remove_left_out(batch, &fresh);
+                    }
+                    return Ok(fresh);
+                }
                 Attempt::Reduced => continue,
                 Attempt::Not(fault @ (Fault::Again(_) | Fault::Lost(_))) if !batch.iter().any(spent) => fault,
                 Attempt::Not(fault) => break fault,

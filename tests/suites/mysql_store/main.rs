@@ -265,6 +265,33 @@ fn locks_and_deadlocks_are_waited_out() {
 }
 
 #[test]
+fn a_node_that_is_not_ready_is_left_for_another_connection() {
+    within(async {
+        let server = Server::start(&[]);
+        let store = open(&server, Duration::from_secs(6)).await;
+        // The third connection reaches one that is ready; a table without transactions counts them.
+        let not_ready = "BEGIN
+                 INSERT IGNORE INTO connections VALUES (CONNECTION_ID());
+                 IF (SELECT COUNT(*) FROM connections) < 3 THEN
+                     SIGNAL SQLSTATE '08S01' SET MYSQL_ERRNO = 1047;
+                 END IF;
+             END";
+        server
+            .sql(&[
+                "CREATE TABLE connections (id BIGINT PRIMARY KEY) ENGINE=MyISAM",
+                &format!("CREATE TRIGGER node BEFORE INSERT ON users FOR EACH ROW {not_ready}"),
+                &format!("CREATE TRIGGER other BEFORE INSERT ON messages FOR EACH ROW {not_ready}"),
+            ])
+            .await;
+        store.add_user(&user("bob", "x.org", None)).await.unwrap();
+        assert_eq!(server.number("SELECT COUNT(*) FROM connections").await, 3);
+        server.sql(&["TRUNCATE connections"]).await;
+        store.store_message(sample(b"x")).await.unwrap();
+        assert_eq!(server.number("SELECT COUNT(*) FROM connections").await, 3);
+    });
+}
+
+#[test]
 fn filters_match_whole_mailboxes() {
     within(async {
         let server = Server::start(&[]);

@@ -50,10 +50,11 @@ impl Fault {
         };
         let text = format!("{message} (error {code})");
         match code {
-            // Deadlock, lock wait; cluster not ready, certification conflict (Galera, group replication, TiDB).
-            1205 | 1213 | 1047 | 1180 | 3101 | 9007 => Fault::Again(text),
-            // Shutting down, killed, idle for too long; read-only after a failover.
-            1053 | 1927 | 4031 | 1290 | 1836 => Fault::Lost(text),
+            // Deadlock, lock wait; certification conflict (Galera, group replication, TiDB).
+            1205 | 1213 | 1180 | 3101 | 9007 => Fault::Again(text),
+            // Shutting down, killed, idle for too long; read-only after a failover; a node that its cluster left behind (Galera),
+            // where another connection may reach one that is ready.
+            1053 | 1927 | 4031 | 1290 | 1836 | 1047 => Fault::Lost(text),
             1062 => Fault::Duplicate,
             1044 | 1045 | 1049 | 1142 | 1143 | 1227 | 1698 | 3118 | 3879 | 4151 => Fault::Denied(text),
             // Null, row size, packet size, range, invalid characters, wrong value, too long, JSON, SIGNAL, CHECK.
@@ -266,5 +267,19 @@ async fn bounded<T>(
     match timeout_at(until, wait).await {
         Ok(done) => done.map_err(|error| Fault::of(&error)),
         Err(_) => Err(Fault::Late),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_done_about_an_error() {
+        let fault =
+            |code| Fault::of(&Error::Server(ServerError { code, message: String::new(), state: String::new() }));
+        assert!(matches!(fault(1213), Fault::Again(_)));
+        // A node of Galera that is not ready will not be so on this connection.
+        assert!(matches!(fault(1047), Fault::Lost(_)) && !fault(1047).leaves_link());
     }
 }

@@ -37,7 +37,9 @@ impl Pool {
             match found {
                 Ok(rows) => return Ok(rows),
                 Err(Fault::Lost(_)) if reused => {}
-                Err(Fault::Again(_)) if Instant::now() + RETRY_PAUSE < until => sleep(RETRY_PAUSE).await,
+                Err(Fault::Again(_) | Fault::Lost(_)) if Instant::now() + RETRY_PAUSE < until => {
+                    sleep(RETRY_PAUSE).await
+                }
                 Err(fault) => return Err(fault.into()),
             }
         }
@@ -69,7 +71,9 @@ impl Pool {
                     self.give_back(link);
                     match fault {
                         Fault::Lost(_) if reused => {}
-                        Fault::Again(_) if Instant::now() + RETRY_PAUSE < until => sleep(RETRY_PAUSE).await,
+                        Fault::Again(_) | Fault::Lost(_) if Instant::now() + RETRY_PAUSE < until => {
+                            sleep(RETRY_PAUSE).await
+                        }
                         Fault::Duplicate => return Err(StoreError::Exists(String::new())),
                         fault => return Err(fault.into()),
                     }

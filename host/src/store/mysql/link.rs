@@ -57,8 +57,9 @@ impl Fault {
             1053 | 1927 | 4031 | 1290 | 1836 | 1047 => Fault::Lost(text),
             1062 => Fault::Duplicate,
             1044 | 1045 | 1049 | 1142 | 1143 | 1227 | 1698 | 3118 | 3879 | 4151 => Fault::Denied(text),
-            // Null, row size, packet size, range, invalid characters, wrong value, too long, JSON, SIGNAL, CHECK.
-            1048 | 1118 | 1153 | 1264 | 1292 | 1300 | 1301 | 1366 | 1406 | 1644 | 3140 | 3819 | 4025 => {
+            // Null, row size, packet size, range, invalid characters, wrong value, too long, JSON, SIGNAL, CHECK; a transaction
+            // or a row that is too large (TiDB).
+            1048 | 1118 | 1153 | 1264 | 1292 | 1300 | 1301 | 1366 | 1406 | 1644 | 3140 | 3819 | 4025 | 8004 | 8025 => {
                 Fault::Refused(text)
             }
             _ => Fault::Failed(text),
@@ -230,7 +231,7 @@ impl Link {
     pub(super) async fn commit(&mut self, until: Instant) -> Commit {
         match self.run("COMMIT", until).await {
             Ok(()) => Commit::Done,
-            Err(fault @ Fault::Again(_)) => Commit::Not(fault),
+            Err(fault @ (Fault::Again(_) | Fault::Refused(_))) => Commit::Not(fault),
             Err(fault) => Commit::Doubtful(fault),
         }
     }
@@ -281,5 +282,7 @@ mod tests {
         assert!(matches!(fault(1213), Fault::Again(_)));
         // A node of Galera that is not ready will not be so on this connection.
         assert!(matches!(fault(1047), Fault::Lost(_)) && !fault(1047).leaves_link());
+        // Rows that are too large for TiDB together go through one by one.
+        assert!(matches!(fault(8004), Fault::Refused(_)) && matches!(fault(8025), Fault::Refused(_)));
     }
 }

@@ -215,6 +215,23 @@ async fn hosts_that_start_together_share_the_tables() {
     }
 }
 
+#[tokio::test]
+async fn only_its_owner_may_read_a_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (dir, store) = fresh().await;
+    store.store_message(sample(b"x")).await.unwrap();
+    for name in ["mail.db", "mail.db-wal", "mail.db-shm"] {
+        assert_eq!(mode(&dir.path().join(name)), 0o600, "{name}");
+    }
+    store.close().await;
+    // What somebody chose for a file stays.
+    let path = dir.path().join("mail.db");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    open(&path, DEADLINE).await.unwrap();
+    assert_eq!(mode(&path), 0o640);
+}
+
 #[test]
 fn the_printed_schema_leaves_nothing_to_do() {
     let connection = Connection::open_in_memory().unwrap();

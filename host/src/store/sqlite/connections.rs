@@ -5,6 +5,8 @@ use super::super::{Result, StoreError};
 use super::writer::Writer;
 use super::{READERS, fault, wal};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ const WAL_OCTETS_KEPT: u32 = 64 << 20;
 
 /// The connection that writes, and those that only read.
 pub(super) fn open(path: &Path, deadline: Duration) -> Result<(Writer, Vec<Connection>)> {
+    create(path);
     // Not by the writer, which would have all that a migration changes in memory.
     let mut first = connect(path, deadline)?;
     upgrade(&mut first, MIGRATIONS)?;
@@ -31,6 +34,14 @@ pub(super) fn open(path: &Path, deadline: Duration) -> Result<(Writer, Vec<Conne
         reader.pragma_update(None, "query_only", true).map_err(fault)?;
     }
     Ok((Writer::new(writer), readers))
+}
+
+/// Creates a file that only its owner may read; its log and its index get the same rights. One that is there is not even opened,
+/// as closing it would give back the locks that this process has on it. Where it fails, SQLite says why.
+fn create(path: &Path) {
+    if path != ":memory:" && !path.as_os_str().is_empty() {
+        let _ = File::options().write(true).create_new(true).mode(0o600).open(path);
+    }
 }
 
 fn connect_to_write(path: &Path, deadline: Duration) -> Result<Connection> {

@@ -1,4 +1,4 @@
-use super::connections::{connect, state, upgrade};
+use super::connections::{connect, look, upgrade};
 use super::*;
 use crate::store::schema::{self, Dialect, MIGRATIONS, Migration};
 use crate::store::{MessageDate, sample};
@@ -200,7 +200,7 @@ fn an_old_schema_is_brought_up_to_date_once() {
     assert!(matches!(upgrade(&mut connection, MIGRATIONS), Err(StoreError::Schema(_))));
     longer.push(Migration { version: 5, sqlite: &["CREATE TABLE t (x)", "no such statement"], mysql: &[] });
     assert!(upgrade(&mut connection, &longer).is_err());
-    assert_eq!(state(&connection).unwrap().mark, Some(4), "a failed upgrade leaves the version as it was");
+    assert_eq!(look(&mut connection).unwrap().mark, Some(4), "a failed upgrade leaves the version as it was");
     longer.pop();
     upgrade(&mut connection, &longer).unwrap();
 }
@@ -213,6 +213,26 @@ async fn hosts_that_start_together_share_the_tables() {
     for open in opens {
         open.await.unwrap().unwrap();
     }
+}
+
+#[test]
+fn tables_and_mark_of_another_host_are_seen_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mail.db");
+    let (mut connection, other) = (connect(&path, DEADLINE).unwrap(), connect(&path, DEADLINE).unwrap());
+    let turns = std::thread::spawn(move || {
+        for _ in 0..300 {
+            let made =
+                "BEGIN IMMEDIATE; CREATE TABLE users (x); CREATE TABLE messages (x); PRAGMA user_version = 2; COMMIT";
+            let gone = "BEGIN IMMEDIATE; DROP TABLE users; DROP TABLE messages; PRAGMA user_version = 0; COMMIT";
+            other.execute_batch(&format!("PRAGMA synchronous = OFF; {made}; {gone}")).unwrap();
+        }
+    });
+    while !turns.is_finished() {
+        let seen = look(&mut connection).unwrap();
+        assert!(seen.users == seen.mark.is_some() && seen.messages == seen.users, "{seen:?}");
+    }
+    turns.join().unwrap();
 }
 
 #[tokio::test]
@@ -234,7 +254,7 @@ async fn only_its_owner_may_read_a_new_file() {
 
 #[test]
 fn the_printed_schema_leaves_nothing_to_do() {
-    let connection = Connection::open_in_memory().unwrap();
+    let mut connection = Connection::open_in_memory().unwrap();
     connection.execute_batch(&schema::print(Dialect::Sqlite)).unwrap();
-    assert!(schema::plan(state(&connection).unwrap(), MIGRATIONS).unwrap().is_empty());
+    assert!(schema::plan(look(&mut connection).unwrap(), MIGRATIONS).unwrap().is_empty());
 }

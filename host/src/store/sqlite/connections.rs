@@ -4,7 +4,7 @@ use super::super::schema::{self, Dialect, MIGRATIONS, Migration, State};
 use super::super::{Result, StoreError};
 use super::writer::Writer;
 use super::{READERS, fault, wal};
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -93,7 +93,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 
 /// Brings the schema up to the last of `migrations`; touches nothing when it is there.
 pub(super) fn upgrade(connection: &mut Connection, migrations: &[Migration]) -> Result<()> {
-    if schema::plan(state(connection)?, migrations)?.is_empty() {
+    if schema::plan(look(connection)?, migrations)?.is_empty() {
         return Ok(());
     }
     // The lock first, and then another look: a second host may have been quicker.
@@ -107,11 +107,16 @@ pub(super) fn upgrade(connection: &mut Connection, migrations: &[Migration]) -> 
     transaction.commit().map_err(fault)
 }
 
-pub(super) fn state(connection: &Connection) -> Result<State> {
-    let mark: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fault)?;
+/// In a transaction, as another host may add the tables and their mark meanwhile.
+pub(super) fn look(connection: &mut Connection) -> Result<State> {
+    state(&connection.transaction().map_err(fault)?)
+}
+
+fn state(transaction: &Transaction<'_>) -> Result<State> {
+    let mark: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fault)?;
     let exists = |name: &str| {
         let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?)";
-        connection.query_row(sql, [name], |row| row.get(0)).map_err(fault)
+        transaction.query_row(sql, [name], |row| row.get(0)).map_err(fault)
     };
     Ok(State { users: exists("users")?, messages: exists("messages")?, mark: (mark > 0).then_some(mark) })
 }

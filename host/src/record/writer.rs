@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -37,6 +37,10 @@ const HELD_OCTETS_MAX: u64 = 64 << 20;
 
 /// How long the recordings that wait may take at the end of the server.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether recordings are too old, while none is written: never more often, and at least as often.
+const LOOK_UP_MIN: Duration = Duration::from_secs(1);
+const LOOK_UP_MAX: Duration = Duration::from_secs(600);
 
 /// Recordings that [`read_all`] reads, the latest.
 const READ_MAX: usize = 1_000;
@@ -180,7 +184,18 @@ struct Disk {
 
 impl Disk {
     fn run(&self, waiting: &Receiver<Work>) {
-        while let Ok(work) = waiting.recv() {
+        let look_up = self.age_max.clamp(LOOK_UP_MIN, LOOK_UP_MAX);
+        loop {
+            let work = match waiting.recv_timeout(look_up) {
+                Ok(work) => work,
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = self.tidy(0) {
+                        warn!(%error, directory = %self.directory.display(), "old recordings cannot be removed");
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match work {
                 Work::Write(recording) => match self.write(*recording) {
                     Ok(path) => info!(file = %path.display(), "recorded"),
@@ -306,5 +321,24 @@ mod tests {
             left,
             ["notes.txt".to_owned(), name("session", 3), name("session", 4), "session-notes.txt".to_owned()]
         );
+    }
+
+    #[test]
+    fn what_becomes_too_old_goes_though_nothing_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("session-019e2f6a-30f4-7d11-9a51-5b1f0b6c2a01.txt");
+        fs::write(&path, "x").unwrap();
+        let settings = Settings {
+            record_directory: Some(directory.path().to_owned()),
+            record_age: Duration::from_millis(500),
+            ..Settings::default()
+        };
+        let _recordings = Recordings::start(&settings).unwrap().unwrap();
+        assert!(path.exists());
+        let started = std::time::Instant::now();
+        while path.exists() {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }

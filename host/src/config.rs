@@ -380,6 +380,10 @@ mod tests {
             error("\nidle-timeout = 10"),
             "m.toml:2: idle-timeout: expected a duration such as 30s, 10m or 1h, found \"10\""
         );
+        assert_eq!(
+            error("database-deadline = '600h'"),
+            "m.toml:1: database-deadline: expected at most 24h, found \"600h\""
+        );
         assert_eq!(error("a = 1"), "m.toml:1: there is no setting `a`");
         assert_eq!(error("idle_timout = 1"), "m.toml:1: there is no setting `idle_timout`; is it `idle-timeout`?");
         assert_eq!(error("listen = [1.5]"), "m.toml:1: listen: expected a text, a number or a list of texts");

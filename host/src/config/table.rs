@@ -1,6 +1,8 @@
 //! The table of settings.
 
-use super::values::{choice, count, domain, duration, keys, name, network, one, parse, path, percent, size, some};
+use super::values::{
+    choice, count, deadline, domain, duration, keys, name, network, one, parse, path, percent, size, some,
+};
 use super::{Listener, NamedCore, Refusal, Settings};
 use crate::store::TlsMode;
 use mailcell_core::limits;
@@ -136,8 +138,8 @@ settings! {
         "The certificate authority that the database's certificate must come from, as PEM; empty for the public ones."
         |s, texts| s.database_ca_file = path(one(texts)?);
     Database "database-deadline" "DURATION" "\"20s\""
-        "How long a client waits for the database before it gets a 421."
-        |s, texts| s.database_deadline = duration(one(texts)?)?;
+        "How long a client waits for the database before it gets a 421, at most 24h."
+        |s, texts| s.database_deadline = deadline(one(texts)?)?;
     Session "message-size" "SIZE" "\"25MiB\""
         "The largest message; less when the database takes less."
         |s, texts| s.message_size = size(one(texts)?)?;

@@ -56,6 +56,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
     if duration.is_zero() || duration > 365 * day || text.starts_with('-') { Err(expected) } else { Ok(duration) }
 }
 
+/// For what waits in SQLite, which counts milliseconds in 31 bits.
+pub(super) fn deadline(text: &str) -> Result<Duration, &'static str> {
+    let deadline = duration(text)?;
+    if deadline > Duration::from_secs(24 * 60 * 60) { Err("expected at most 24h") } else { Ok(deadline) }
+}
+
 pub(super) fn size(text: &str) -> Result<u64, &'static str> {
     let expected = "expected a size such as 64KiB or 25MiB";
     let size = parse::<ByteSize>(text, expected)?.as_u64();

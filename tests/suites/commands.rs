@@ -125,6 +125,19 @@ fn configuration() {
 }
 
 #[test]
+fn who_stops_reading_ends_a_command_quietly() {
+    let place = Place::new();
+    for line in ["user list", "tls self-signed", "core sign --make-key key.pem"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = command(Path::new(PROGRAM), &line.split(' ').collect::<Vec<_>>());
+        command.current_dir(place.0.path()).stdout(writer).stderr(std::process::Stdio::piped());
+        let finished = command.spawn().unwrap().wait_with_output().unwrap();
+        assert!(finished.status.success() && finished.stderr.is_empty(), "{line}: {finished:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_served_is_said_in_one_line() {
     let place = Place::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -173,10 +173,7 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
             swap(&file, options, &slot.client()).await
         }
         Command::Status { json, control } => status(json, &Client::new(&control.control)).await,
-        Command::Rollback { slot } => {
-            println!("{}", slot.client().rollback().await?.message);
-            Ok(())
-        }
+        Command::Rollback { slot } => output::print_line(&slot.client().rollback().await?.message),
         Command::Sign { file, key, make_key } => sign(file, key, make_key),
         Command::Compile => swap::compile_here(std::io::stdin().lock(), std::io::stdout().lock()),
     }
@@ -303,7 +300,7 @@ async fn follow(digest: &str, client: &Client, out: &mut impl Write) -> anyhow::
 async fn status(json: bool, client: &Client) -> anyhow::Result<()> {
     let slots = client.all().await?;
     if json {
-        return output::print_json(slots.iter().map(serde_json::to_value).collect::<Result<_, _>>()?);
+        return output::print_json(&slots.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?);
     }
     let rows = slots.iter().flat_map(|slot| slot.generations.iter().map(|generation| row(&slot.slot, generation)));
     let heading = [
@@ -314,16 +311,16 @@ async fn status(json: bool, client: &Client) -> anyhow::Result<()> {
     for slot in slots {
         let (name, moves) = (slot.slot, slot.moves);
         if moves.sessions > 0 {
-            println!(
+            output::print_line(&format!(
                 "Moved at the last promotion in {name}: {} within {:.1} ms, the slowest in {:.2} ms; {} went back",
                 moves.sessions,
                 moves.micros as f64 / 1e3,
                 moves.longest_micros as f64 / 1e3,
                 moves.returned
-            );
+            ))?;
         }
         if !slot.swap.is_empty() {
-            println!("Last swap in {name}: {}", output::printable(&slot.swap));
+            output::print_line(&format!("Last swap in {name}: {}", output::printable(&slot.swap)))?;
         }
     }
     Ok(())
@@ -355,8 +352,7 @@ fn sign(file: Option<PathBuf>, key: Option<PathBuf>, make_key: Option<PathBuf>) 
         let create = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let mut made = create.with_context(|| format!("cannot make {}", path.display()))?;
         made.write_all(pem.as_bytes())?;
-        println!("{}", keys::public_key(&pem)?);
-        return Ok(());
+        return output::print_line(&keys::public_key(&pem)?);
     }
     let (Some(file), Some(key)) = (file, key) else { bail!("a core and a key are needed") };
     let pem = std::fs::read_to_string(&key).with_context(|| format!("cannot read {}", key.display()))?;

@@ -32,7 +32,7 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
             let groups = database.open_store().await?.list_groups().await?;
             if json {
                 return output::print_json(
-                    groups.iter().map(|g| json!({ "name": g.name, "members": g.members })).collect(),
+                    &groups.iter().map(|g| json!({ "name": g.name, "members": g.members })).collect::<Vec<_>>(),
                 );
             }
             let rows: Vec<_> = groups.into_iter().map(|group| [group.name, group.members.to_string()]).collect();
@@ -42,7 +42,9 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
             let members = database.open_store().await?.expand_group(&user::group_name(&name)?).await?;
             anyhow::ensure!(!members.is_empty(), "there is no group {name}");
             if json {
-                return output::print_json(members.iter().map(|address| json!({ "address": address })).collect());
+                return output::print_json(
+                    &members.iter().map(|address| json!({ "address": address })).collect::<Vec<_>>(),
+                );
             }
             let rows: Vec<_> = members.into_iter().map(|address| [address]).collect();
             output::print_table(["ADDRESS"], &rows)

@@ -142,7 +142,7 @@ async fn list(store: &dyn MailStore, filter: MessageFilter, json: bool) -> anyho
                 "parameters": message.parameters.and_then(|text| serde_json::from_str::<Value>(&text).ok()),
             })
         };
-        return output::print_json(messages.into_iter().map(row).collect());
+        return output::print_json(&messages.into_iter().map(row).collect::<Vec<_>>());
     }
     let rows: Vec<_> = messages
         .into_iter()

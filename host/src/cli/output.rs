@@ -29,11 +29,29 @@ pub(super) fn print_table<const N: usize>(heading: [&str; N], rows: &[[String; N
     Ok(out.flush()?)
 }
 
-/// Prints an array of objects.
-pub(super) fn print_json(rows: Vec<serde_json::Value>) -> anyhow::Result<()> {
+/// Prints an array of objects. Nothing in it can steer a terminal.
+pub(super) fn print_json(rows: &[serde_json::Value]) -> anyhow::Result<()> {
     let mut out = stdout();
-    serde_json::to_writer_pretty(&mut out, &rows).map_err(io::Error::from)?;
-    writeln!(out)?;
+    writeln!(out, "{}", json(rows)?)?;
+    Ok(out.flush()?)
+}
+
+/// JSON escapes the controls of ASCII by itself, but for DEL, and not those behind; all of them are in texts.
+fn json(rows: &[serde_json::Value]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for c in serde_json::to_string_pretty(rows)?.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => text += &format!("\\u{:04x}", u32::from(c)),
+            c => text.push(c),
+        }
+    }
+    Ok(text)
+}
+
+/// Prints a line.
+pub(super) fn print_line(line: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
     Ok(out.flush()?)
 }
 
@@ -43,12 +61,23 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
-/// A database's URL as errors and logs may show it.
+/// A database's URL as errors and logs may show it. Of a mistyped one, in which the password may be anywhere, that is the scheme.
 pub(super) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    if url.starts_with("sqlite:") || url.starts_with("discard:") {
+        return url.to_owned();
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.split_once(':').map_or_else(|| "a database".to_owned(), |(scheme, _)| format!("{scheme}:"));
+    };
+    let rest = rest.split_once('?').map_or(rest, |(rest, _)| rest);
+    let is_port = |text: &str| text.split('/').next().unwrap_or_default().bytes().all(|octet| octet.is_ascii_digit());
     match rest.rsplit_once('@') {
-        Some((user, rest)) => format!("{scheme}://{}@{rest}", user.split_once(':').map_or(user, |(user, _)| user)),
-        None => url.to_owned(),
+        Some((user, host)) => {
+            let user = user.split([':', '/']).next().unwrap_or_default();
+            format!("{scheme}://{user}@{host}")
+        }
+        None if rest.rsplit_once(':').is_none_or(|(_, behind)| is_port(behind)) => format!("{scheme}://{rest}"),
+        None => format!("{scheme}://"),
     }
 }
 
@@ -61,10 +90,20 @@ mod tests {
         assert_eq!(without_password("mysql://u:p@ss@h/d"), "mysql://u@h/d");
         assert_eq!(without_password("mysql://u@h/d"), "mysql://u@h/d");
         assert_eq!(without_password("sqlite:a@b"), "sqlite:a@b");
+        assert_eq!(without_password("mysql://h:3306/d"), "mysql://h:3306/d");
+        // Mistyped.
+        assert_eq!(without_password("mysql:/u:secret@h/d"), "mysql:");
+        assert_eq!(without_password("u;secret@h/d"), "a database");
+        assert_eq!(without_password("mysql://u:secret#h/d"), "mysql://");
+        assert_eq!(without_password("mysql://u/secret@h/d?password=secret"), "mysql://u@h/d");
     }
 
     #[test]
     fn nothing_steers_a_terminal() {
         assert_eq!(printable("a\x1b[31mé"), "a\\u{1b}[31mé");
+        let rows = [serde_json::json!("\x1b\u{7f}\u{9b}31mé\u{a0}")];
+        let text = json(&rows).unwrap();
+        assert_eq!(text, "[\n  \"\\u001b\\u007f\\u009b31mé\u{a0}\"\n]");
+        assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&text).unwrap(), rows);
     }
 }

@@ -1,5 +1,6 @@
 //! `mailcell tls`
 
+use super::output;
 use crate::config::Settings;
 use crate::tls;
 use anyhow::Context;
@@ -34,8 +35,7 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
     let (certificate_pem, key_pem) = tls::self_signed(names.clone())?;
     create(&key, &key_pem, 0o600)?;
     create(&certificate, &certificate_pem, 0o644)?;
-    println!("{} and {}, for {}", certificate.display(), key.display(), names.join(", "));
-    Ok(())
+    output::print_line(&format!("{} and {}, for {}", certificate.display(), key.display(), names.join(", ")))
 }
 
 /// What is there already is somebody's certificate, and stays.

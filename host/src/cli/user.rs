@@ -99,7 +99,7 @@ async fn list(store: &dyn MailStore, json: bool) -> anyhow::Result<()> {
             let has_password = user.credentials.is_some();
             json!({ "username": user.username, "domain": user.domain, "mailgroup": user.group, "password": has_password })
         };
-        return output::print_json(users.into_iter().map(row).collect());
+        return output::print_json(&users.into_iter().map(row).collect::<Vec<_>>());
     }
     let rows: Vec<_> = users
         .into_iter()

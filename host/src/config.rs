@@ -4,6 +4,7 @@
 //! A flag wins over the environment, the environment over the file, the file over the default. What a listener says of itself
 //! wins over all of them, on that listener.
 
+mod check;
 mod listener;
 mod secrets;
 mod slots;
@@ -193,34 +194,6 @@ impl Settings {
     pub fn is_open_to_the_world(&self) -> bool {
         let is_open = |listener: &Listener| self.of(listener).accept == Accept::Any;
         self.listen.iter().any(|listener| !listener.address.ip().is_loopback() && is_open(listener))
-    }
-
-    /// Sees that the settings of a listener fit together.
-    ///
-    /// # Errors
-    /// What is missing.
-    pub fn check_on(&self, listener: &Listener) -> anyhow::Result<()> {
-        let address = listener.address;
-        let has_recipients = self.accept != Accept::Domains || !self.domains.is_empty();
-        anyhow::ensure!(has_recipients, "{address}: accept=domains needs domains");
-        let has_proxies = !listener.is_proxied || !self.proxy_from.is_empty();
-        anyhow::ensure!(has_proxies, "{address}: proxy=on needs proxy-from, the proxies that are believed");
-        Ok(())
-    }
-
-    /// What there is of TLS on a listener: STARTTLS, unless it says otherwise, when there is a certificate.
-    ///
-    /// # Errors
-    /// When it wants TLS and there is no certificate.
-    pub fn tls_of(&self, listener: &Listener) -> anyhow::Result<TlsUse> {
-        let has_certificate = self.tls_certificate.is_some() && self.tls_key.is_some();
-        let tls = listener.tls.unwrap_or(if has_certificate { TlsUse::Offered } else { TlsUse::Off });
-        anyhow::ensure!(
-            tls == TlsUse::Off || has_certificate,
-            "{}: TLS needs tls-certificate and tls-key (to try things out, `mailcell tls self-signed` makes both)",
-            listener.address
-        );
-        Ok(tls)
     }
 
     /// What a core is told on such a listener; what is empty is not said. The smaller of both sizes is what SIZE shows.

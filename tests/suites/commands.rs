@@ -125,6 +125,38 @@ fn configuration() {
 }
 
 #[test]
+fn a_configuration_that_cannot_be_served_is_found_beforehand() {
+    let place = Place::new();
+    place.ok("tls self-signed --name mx.test");
+    place.file("text.pem", "no key");
+    place.file("none.wasm", "no component");
+    let refused = [
+        ("listen = '[::1]:25 slot=strict'", "slot=strict needs a core"),
+        ("core = 'strict=none.wasm'", "none.wasm serves nobody"),
+        ("listen = '[::1]:25 proxy=on'", "proxy=on needs proxy-from"),
+        ("listen = '[::1]:25 tls=implicit'", "TLS needs tls-certificate and tls-key"),
+        ("accept = 'domains'", "accept=domains needs domains"),
+        ("tls-certificate = 'mailcell.crt'", "TLS needs both tls-certificate and tls-key"),
+        ("listen = '127.0.0.1:0'\ntls-certificate = 'mailcell.crt'\ntls-key = 'text.pem'", "text.pem"),
+        ("core = 'none.wasm'", "none.wasm: not a WebAssembly component"),
+        ("core = 'missing.wasm'", "missing.wasm"),
+        ("database = 'postgres://u:secret@h/d'", "postgres://u@h/d: a database address is sqlite:PATH or"),
+        ("database = 'mysql://h/d'", "the database address names no user"),
+        ("database = 'mysql:/u:secret@h/d'", "mysql:: a database address"),
+        ("database-password-file = 'missing'", "cannot read missing"),
+    ];
+    for (text, error) in refused {
+        place.file("m.toml", text);
+        place.fails("config check m.toml", error);
+        place.fails("serve --config m.toml", error);
+    }
+    assert!(!place.mailcell("config check m.toml").stderr.contains("secret"));
+    place
+        .file("m.toml", "tls-certificate = 'mailcell.crt'\ntls-key = 'mailcell.key'\nlisten = '[::1]:25 tls=required'");
+    place.ok("config check m.toml");
+}
+
+#[test]
 fn who_stops_reading_ends_a_command_quietly() {
     let place = Place::new();
     for line in ["user list", "tls self-signed", "core sign --make-key key.pem"] {

@@ -48,14 +48,19 @@ impl<const SERVER: bool> SettingArgs<SERVER> {
 
 /// Opens the database of a configuration.
 pub(super) async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn MailStore>> {
-    let options = store::Options {
+    let options = database_options(settings)?;
+    let shown = output::without_password(&settings.database);
+    store::open(&settings.database, &options).await.with_context(|| shown)
+}
+
+/// How the database of a configuration is opened.
+pub(super) fn database_options(settings: &Settings) -> anyhow::Result<store::Options> {
+    Ok(store::Options {
         deadline: settings.database_deadline,
         password: settings.database_password()?,
         tls: settings.database_tls,
         ca_file: settings.database_ca_file.clone(),
-    };
-    let shown = output::without_password(&settings.database);
-    store::open(&settings.database, &options).await.with_context(|| shown)
+    })
 }
 
 fn settings_of(server: bool) -> impl Iterator<Item = &'static Setting> {

@@ -1,13 +1,18 @@
 //! `mailcell config`
 
+use super::args::database_options;
 use super::output;
 use crate::config::{Settings, default_file};
+use crate::tls::Certificates;
+use crate::{cell, store, swap};
+use anyhow::Context;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Check a configuration file.
+    /// Check a configuration file, and those that it names: whether a server would start with it, but for what it needs of the
+    /// system.
     Check {
         /// A file in TOML
         file: PathBuf,
@@ -21,10 +26,27 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
     let mut out = output::stdout();
     match command {
         Command::Check { file } => {
-            Settings::default().read_file(&file)?;
+            check(&file)?;
             writeln!(out, "{}: ok", file.display())?;
         }
         Command::Show => write!(out, "{}", default_file())?,
     }
     Ok(out.flush()?)
+}
+
+fn check(file: &Path) -> anyhow::Result<()> {
+    let mut settings = Settings::default();
+    settings.read_file(file)?;
+    settings.check()?;
+    store::check(&settings.database, &database_options(&settings)?)
+        .with_context(|| output::without_password(&settings.database))?;
+    Certificates::of(&settings)?;
+    for core in &settings.core {
+        let bytes = cell::read_component(&core.file)?;
+        cell::check_kind(&bytes).with_context(|| core.file.display().to_string())?;
+        let signature = swap::read_beside(&core.file, "sig")?;
+        let is_trusted = settings.core_keys.check(&bytes, signature.as_deref());
+        is_trusted.with_context(|| core.file.display().to_string())?;
+    }
+    Ok(())
 }

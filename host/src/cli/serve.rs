@@ -26,6 +26,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let settings = args.settings.load()?;
+    settings.check()?;
     let log = start_log(&settings)?;
     let done = super::run(serve(settings, log.clone()));
     log.flush();

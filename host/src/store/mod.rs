@@ -75,20 +75,48 @@ impl Default for Options {
 /// # Errors
 /// `Setting` for another address, `Schema` for a database that is not Mailcell's or newer, `Unavailable` otherwise.
 pub async fn open(url: &str, options: &Options) -> Result<Arc<dyn MailStore>> {
-    if let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
-        return Ok(Arc::new(sqlite::open(path, options.deadline).await?));
+    Ok(match Address::of(url, options)? {
+        Address::Sqlite(path) => Arc::new(sqlite::open(path, options.deadline).await?),
+        Address::Mysql(options) => Arc::new(mysql::open(options).await?),
+        Address::Discard => Arc::new(discard::Discard),
+    })
+}
+
+/// Looks at an address without opening anything.
+///
+/// # Errors
+/// `Setting` when it is none.
+pub fn check(url: &str, options: &Options) -> Result<()> {
+    match Address::of(url, options)? {
+        Address::Mysql(options) => mysql::check(&options),
+        Address::Sqlite(_) | Address::Discard => Ok(()),
     }
-    if url.starts_with("mysql://") {
-        let Options { deadline, password, tls, ca_file } = options.clone();
-        let options = mysql::MysqlOptions { url: url.to_owned(), password, tls, ca_file, deadline };
-        return Ok(Arc::new(mysql::open(options).await?));
+}
+
+/// Where messages go.
+enum Address<'a> {
+    Sqlite(&'a str),
+    Mysql(mysql::MysqlOptions),
+    Discard,
+}
+
+impl Address<'_> {
+    fn of<'a>(url: &'a str, options: &Options) -> Result<Address<'a>> {
+        if let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+            return Ok(Address::Sqlite(path));
+        }
+        if url.starts_with("mysql://") {
+            let Options { deadline, password, tls, ca_file } = options.clone();
+            return Ok(Address::Mysql(mysql::MysqlOptions { url: url.to_owned(), password, tls, ca_file, deadline }));
+        }
+        if url == "discard:" {
+            return Ok(Address::Discard);
+        }
+        // Not the address itself: it may hold a password.
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        let expected = "a database address is sqlite:PATH or mysql://USER@HOST/DATABASE";
+        Err(StoreError::Setting(format!("{expected}, not {scheme:?}")))
     }
-    if url == "discard:" {
-        return Ok(Arc::new(discard::Discard));
-    }
-    // Not the address itself: it may hold a password.
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    Err(StoreError::Setting(format!("a database address is sqlite:PATH or mysql://USER@HOST/DATABASE, not {scheme:?}")))
 }
 
 /// When the author wrote a message.

@@ -66,6 +66,14 @@ struct Running {
     doubt_task: JoinHandle<()>,
 }
 
+/// Looks at the options without connecting.
+///
+/// # Errors
+/// `Setting` for an address that makes no sense.
+pub fn check(options: &MysqlOptions) -> Result<()> {
+    Connector::new(options).map(drop)
+}
+
 /// Connects, and brings the schema up to date.
 ///
 /// # Errors

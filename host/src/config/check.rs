@@ -1,0 +1,69 @@
+//! Whether settings fit together.
+
+use super::{Accept, Listener, Settings, TlsUse};
+use anyhow::ensure;
+
+impl Settings {
+    /// Sees that all of them fit together; touches no file.
+    ///
+    /// # Errors
+    /// What is missing, or too much.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.check_slots()?;
+        for listener in &self.listen {
+            let own = self.of(listener);
+            own.check_on(listener)?;
+            own.tls_of(listener)?;
+        }
+        let has_whole_certificate = self.tls_certificate.is_some() == self.tls_key.is_some();
+        ensure!(has_whole_certificate, "TLS needs both tls-certificate and tls-key");
+        Ok(())
+    }
+
+    /// Sees that the settings of a listener fit together.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_on(&self, listener: &Listener) -> anyhow::Result<()> {
+        let address = listener.address;
+        let has_recipients = self.accept != Accept::Domains || !self.domains.is_empty();
+        ensure!(has_recipients, "{address}: accept=domains needs domains");
+        let has_proxies = !listener.is_proxied || !self.proxy_from.is_empty();
+        ensure!(has_proxies, "{address}: proxy=on needs proxy-from, the proxies that are believed");
+        Ok(())
+    }
+
+    /// What there is of TLS on a listener: STARTTLS, unless it says otherwise, when there is a certificate.
+    ///
+    /// # Errors
+    /// When it wants TLS and there is no certificate.
+    pub fn tls_of(&self, listener: &Listener) -> anyhow::Result<TlsUse> {
+        let has_certificate = self.tls_certificate.is_some() && self.tls_key.is_some();
+        let tls = listener.tls.unwrap_or(if has_certificate { TlsUse::Offered } else { TlsUse::Off });
+        ensure!(
+            tls == TlsUse::Off || has_certificate,
+            "{}: TLS needs tls-certificate and tls-key (to try things out, `mailcell tls self-signed` makes both)",
+            listener.address
+        );
+        Ok(tls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_together_is_said() {
+        let check = |settings: Settings| settings.check().map_err(|error| error.to_string());
+        let error = |settings| check(settings).unwrap_err();
+        let on = |listener: &str| Settings { listen: vec![listener.parse().unwrap()], ..Settings::default() };
+        assert_eq!(check(Settings::default()), Ok(()));
+        assert!(error(on("[::1]:25 slot=strict")).contains("slot=strict needs a core"));
+        assert!(error(on("[::1]:25 proxy=on")).contains("proxy=on needs proxy-from"));
+        assert!(error(on("[::1]:25 accept=domains")).contains("accept=domains needs domains"));
+        assert!(error(on("[::1]:25 tls=required")).contains("TLS needs tls-certificate and tls-key"));
+        let half = Settings { tls_key: Some("key".into()), ..Settings::default() };
+        assert_eq!(error(half), "TLS needs both tls-certificate and tls-key");
+    }
+}

@@ -143,6 +143,7 @@ fn a_configuration_that_cannot_be_served_is_found_beforehand() {
         ("database = 'postgres://u:secret@h/d'", "postgres://u@h/d: a database address is sqlite:PATH or"),
         ("database = 'mysql://h/d'", "the database address names no user"),
         ("database = 'mysql:/u:secret@h/d'", "mysql:: a database address"),
+        ("database-ca-file = 'ca.pem'", "database-ca-file needs database-tls=required"),
         ("database-password-file = 'missing'", "cannot read missing"),
     ];
     for (text, error) in refused {

@@ -55,6 +55,7 @@ pub(super) async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Ma
 
 /// How the database of a configuration is opened.
 pub(super) fn database_options(settings: &Settings) -> anyhow::Result<store::Options> {
+    settings.check_database()?;
     Ok(store::Options {
         deadline: settings.database_deadline,
         password: settings.database_password()?,

@@ -1,6 +1,7 @@
 //! Whether settings fit together.
 
 use super::{Accept, Listener, Settings, TlsUse};
+use crate::store::TlsMode;
 use anyhow::ensure;
 
 impl Settings {
@@ -17,6 +18,16 @@ impl Settings {
         }
         let has_whole_certificate = self.tls_certificate.is_some() == self.tls_key.is_some();
         ensure!(has_whole_certificate, "TLS needs both tls-certificate and tls-key");
+        self.check_database()
+    }
+
+    /// Sees that what is said of the database fits together.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_database(&self) -> anyhow::Result<()> {
+        let is_used = self.database_ca_file.is_none() || self.database_tls == TlsMode::Required;
+        ensure!(is_used, "database-ca-file needs database-tls=required: nothing is verified otherwise");
         Ok(())
     }
 
@@ -65,5 +76,17 @@ mod tests {
         assert!(error(on("[::1]:25 tls=required")).contains("TLS needs tls-certificate and tls-key"));
         let half = Settings { tls_key: Some("key".into()), ..Settings::default() };
         assert_eq!(error(half), "TLS needs both tls-certificate and tls-key");
+    }
+
+    #[test]
+    fn a_ca_file_that_nothing_is_verified_by_is_refused() {
+        let check = |tls| {
+            let ca_file = Some("ca.pem".into());
+            Settings { database_ca_file: ca_file, database_tls: tls, ..Settings::default() }.check()
+        };
+        assert!(check(TlsMode::Required).is_ok());
+        for tls in [TlsMode::Disabled, TlsMode::Insecure] {
+            assert!(check(tls).unwrap_err().to_string().contains("database-ca-file needs database-tls=required"));
+        }
     }
 }

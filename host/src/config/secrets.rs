@@ -13,17 +13,39 @@ impl Settings {
         Ok(password.or_else(key))
     }
 
-    /// The database's password, from the environment or the file.
+    /// The database's password, from the environment or the file. An empty variable is none, as a variable is hard to take away
+    /// again where programs are started.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn database_password(&self) -> anyhow::Result<Option<String>> {
-        if let Ok(password) = std::env::var("MAILCELL_DATABASE_PASSWORD") {
+        self.password(std::env::var("MAILCELL_DATABASE_PASSWORD").ok())
+    }
+
+    fn password(&self, variable: Option<String>) -> anyhow::Result<Option<String>> {
+        if let Some(password) = variable.filter(|password| !password.is_empty()) {
             return Ok(Some(password));
         }
         let Some(path) = &self.database_password_file else { return Ok(None) };
         let text = std::fs::read_to_string(path)
             .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
         Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_is_no_password() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        std::fs::write(&file, "from the file\n").unwrap();
+        let settings = Settings { database_password_file: Some(file), ..Settings::default() };
+        let password = |variable: Option<&str>| settings.password(variable.map(str::to_owned)).unwrap().unwrap();
+        assert_eq!(password(Some("from outside")), "from outside");
+        assert_eq!(password(Some("")), "from the file");
+        assert_eq!(password(None), "from the file");
     }
 }

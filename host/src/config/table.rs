@@ -124,7 +124,7 @@ settings! {
         "Where mail is kept: sqlite:PATH or mysql://USER@HOST[:PORT]/NAME."
         |s, texts| s.database = one(texts)?.to_owned();
     Database "database-password-file" "FILE" "\"\""
-        "A file that holds the database's password, if MAILCELL_DATABASE_PASSWORD does not."
+        "A file that holds the database's password, if MAILCELL_DATABASE_PASSWORD does not or is empty."
         |s, texts| s.database_password_file = path(one(texts)?);
     Database "database-tls" "MODE" "\"disabled\""
         "TLS to a mysql: database: disabled, required (certificate and name are verified), or insecure (encrypted, not verified)."
@@ -135,7 +135,7 @@ settings! {
             _ => return Err("expected disabled, required or insecure".into()),
         };
     Database "database-ca-file" "FILE" "\"\""
-        "The certificate authority that the database's certificate must come from, as PEM; empty for the public ones."
+        "The certificate authority that the database's certificate must come from, as PEM, with database-tls required; empty for the public ones."
         |s, texts| s.database_ca_file = path(one(texts)?);
     Database "database-deadline" "DURATION" "\"20s\""
         "How long a client waits for the database before it gets a 421, at most 24h."

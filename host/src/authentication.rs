@@ -23,7 +23,7 @@ impl Authentication {
         if self.failures >= AUTH_FAILURES_MAX {
             return self.not_authenticated(name);
         }
-        let (_, user) = match find(shared, home, name).await {
+        let (_, user) = match find(shared, home, name, Unnamed::Any).await {
             Ok(found) => found,
             Err(reply) => return reply,
         };
@@ -38,12 +38,13 @@ impl Authentication {
         }
     }
 
-    /// The client's first message of SCRAM-SHA-256. A user who is none is answered as one is.
+    /// The client's first message of SCRAM-SHA-256. A user who is none is answered as one is. A name without a domain is one of
+    /// `home`: were it a user's of another domain, his salt would tell that there is one, as it is not that of the name at `home`.
     pub async fn scram_first(&mut self, shared: &Shared, home: &str, message: &str) -> Reply {
         self.exchange = None;
         let parsed = ClientFirst::parse(message).filter(|_| self.failures < AUTH_FAILURES_MAX);
         let Some(first) = parsed else { return self.not_authenticated("") };
-        let (name, user) = match find(shared, home, &first.user).await {
+        let (name, user) = match find(shared, home, &first.user, Unnamed::Home).await {
             Ok(found) => found,
             Err(reply) => return reply,
         };
@@ -70,15 +71,24 @@ impl Authentication {
     }
 }
 
-/// What a name is looked up as, and the user who has it. Without a domain, it says who someone is only where one alone has it; what
-/// nobody has then counts as of the domain `home`.
-async fn find(shared: &Shared, home: &str, name: &str) -> Result<(String, Option<User>), Reply> {
+/// Where a user is looked for who names no domain.
+enum Unnamed {
+    /// In every domain; the name says who someone is only where one alone has it.
+    Any,
+    /// In the domain of the server.
+    Home,
+}
+
+/// What a name is looked up as, which is a name at `home` without a domain, and the user who has it.
+async fn find(shared: &Shared, home: &str, name: &str, unnamed: Unnamed) -> Result<(String, Option<User>), Reply> {
     let (local_part, domain) = match Mailbox::parse(name) {
         Some(mailbox) => (mailbox.local_part, Some(mailbox.domain)),
         None => (name, None),
     };
     let local_part = address::lookup_name(local_part);
-    let looked_up = format!("{local_part}@{}", domain.unwrap_or(home).to_ascii_lowercase());
+    let at_home = domain.unwrap_or(home).to_ascii_lowercase();
+    let looked_up = format!("{local_part}@{at_home}");
+    let domain = domain.or(matches!(unnamed, Unnamed::Home).then_some(at_home.as_str()));
     match shared.store.users_named(&local_part, domain).await {
         Ok(mut users) => Ok((looked_up, users.pop().filter(|_| users.is_empty()))),
         Err(error) => {

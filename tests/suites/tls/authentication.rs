@@ -126,6 +126,9 @@ def salt(user):
     assert (code, smtp.docmd('*')[0]) == (334, 501)
     return dict(field.split('=', 1) for field in b64decode(text).decode().split(','))['s']
 assert {salt(user) for user in ('EVE@MX.test', '"eve"@mx.test', 'eve')} == {nobody['s']}
+# A name without a domain is one of the server's, and tells nothing of users elsewhere.
+assert salt('zoe') == salt('zoe@mx.test') != salt('zoe@elsewhere.test')
+assert salt('ann') == salt('ann@mx.test') == known['s']
 # The third mistake ends the session.
 assert exchange(smtp, 'ann@mx.test', 'wrong')[0] == 421
 "#;
@@ -134,6 +137,7 @@ assert exchange(smtp, 'ann@mx.test', 'wrong')[0] == 421
 fn a_scram_exchange_is_good_for_once_and_moves_to_another_core() {
     let setup = setup(&[]);
     setup.add_user("ann@mx.test", "secret");
+    setup.add_user("zoe@elsewhere.test", "secret");
     let (port, control) = (setup.server.address.port().to_string(), setup.server.control());
     let core = setup.directory.path().join("variant.wasm");
     std::fs::write(&core, cores::variant()).unwrap();

@@ -84,6 +84,7 @@ impl Server {
             counters: Counters::default(),
             drain: Drain(draining),
             cells: Cells::new(cells_max),
+            trial_places: trial_places(cells_max).into(),
             passwords: Passwords::new(settings.database_deadline, settings.lasting_secret()?.as_deref())?,
             certificates,
             store,
@@ -227,8 +228,14 @@ fn cells_max(settings: &Settings) -> u32 {
 /// When the machine has too little address space.
 pub fn engine(settings: &Settings) -> anyhow::Result<Engine> {
     let (cells_max, slots) = (cells_max(settings), settings.slots().len().max(1) as u32);
-    // A session that moves has two cells for a moment, and those that look on, in each slot, are beside those that serve.
-    Engine::new(cells_max + slots.saturating_mul(cells_max / 16 + 8))
+    // Those that look on, in each slot, are beside those that serve, for a moment those of two trials. Sessions that move, and
+    // those of a proof, have two cells.
+    Engine::new(cells_max + slots.saturating_mul(2 * trial_places(cells_max) + 6))
+}
+
+/// Cells for those that look on in one slot.
+fn trial_places(cells_max: u32) -> u32 {
+    cells_max / 32 + 1
 }
 
 fn warn_of_strangers(settings: &Settings) {

@@ -84,8 +84,7 @@ impl Session {
         if let Some(recorder) = &mut recorder {
             recorder.waits_for(&effects.next);
         }
-        let places = u64::from(shared.settings.connections) / 32 + 1;
-        let shadow = looking_on.and_then(|share| Shadow::open(&share, places, &facts, &effects));
+        let shadow = looking_on.and_then(|share| Shadow::open(&share, shared.trial_places, &facts, &effects));
         let seat = Seat::take(&generation);
         let session = Session {
             slot,

@@ -32,6 +32,8 @@ pub struct Shared {
     pub drain: Drain,
     /// Cells for sessions that are awake.
     pub cells: Cells,
+    /// Cells beside them for those that look on, in each slot.
+    pub trial_places: u64,
     /// Who checks passwords.
     pub passwords: Passwords,
     /// For TLS, if there is any.

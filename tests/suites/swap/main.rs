@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod access;
+mod trials;
 
 use mailcell_tests::cores;
 use mailcell_tests::program::{Client, Finished, PATIENCE, Server, command, run};

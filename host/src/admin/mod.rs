@@ -205,7 +205,7 @@ async fn carry_out(head: &Parts, body: &[u8], slots: &Slots) -> Result<Response<
             let swap: Swap = serde_json::from_slice(body).map_err(unreadable)?;
             found()?.swap(&swap.digest, &swap.options)
         }
-        (&Method::POST, "/v1/core/rollback") => found()?.roll_back().await,
+        (&Method::POST, "/v1/core/rollback") => found()?.roll_back(),
         (_, path) => return Err((StatusCode::NOT_FOUND, format!("there is no {} {path}", head.method))),
     };
     done.map(|message| json(StatusCode::OK, &Done { message })).map_err(conflict)

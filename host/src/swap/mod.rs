@@ -37,12 +37,12 @@ use crate::config::Settings;
 use crate::record;
 use anyhow::{Context, bail};
 use keys::TrustedKeys;
+use plan::Plan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info};
 
@@ -91,6 +91,7 @@ pub struct Swapper {
     file: Option<PathBuf>,
     recordings: Option<PathBuf>,
     watch: Duration,
+    /// Locked for each change of the slot's plan, so that what it is made for still holds.
     state: Mutex<Swapping>,
     proving: Proving,
 }
@@ -105,7 +106,6 @@ struct Swapping {
     /// Cores that were withdrawn: how often, and until when they stay away.
     barred: BTreeMap<String, (u32, Instant, String)>,
     progress: String,
-    trial: Option<JoinHandle<()>>,
 }
 
 struct Candidate {
@@ -143,9 +143,9 @@ impl Swapper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn progress(&self, text: String) {
+    fn progress(&self, state: &mut Swapping, text: String) {
         info!(slot = self.slot.name(), "{text}");
-        self.state().progress = text;
+        state.progress = text;
     }
 
     /// Stages and proves a core, which serves nobody yet. The same bytes again are the same core.
@@ -200,15 +200,16 @@ impl Swapper {
     /// # Errors
     /// Why it may not serve.
     pub fn swap(self: &Arc<Self>, digest: &str, options: &Options) -> anyhow::Result<String> {
-        let before = self.slot.plan().current;
-        if before.digest() == digest {
+        let mut state = self.state();
+        let plan = self.slot.plan();
+        if plan.current.digest() == digest {
             return Ok("it serves already".to_owned());
         }
         let is_trial = trial::check_trial(options)?;
-        let mut state = self.state();
-        if state.trial.as_ref().is_some_and(|trial| !trial.is_finished()) {
+        if plan.trial().is_some() {
             bail!("a swap is under way: {}", state.progress);
         }
+        let before = plan.current;
         let is_it = |known: &&Candidate| known.core.digest() == digest && known.against.is(&before);
         let found = state.candidates.iter().find(is_it).map(|known| (known.core.clone(), known.report.clone()));
         let (core, report) = found.context("it was not checked against the core that serves")?;
@@ -220,23 +221,20 @@ impl Swapper {
             }
         }
         if is_trial {
-            state.progress = format!("{} is tried out", core.short_digest());
-            let (swapper, options) = (self.clone(), options.clone());
-            state.trial = Some(tokio::spawn(async move { swapper.try_out(core, before, options).await }));
+            self.begin_trial(&mut state, core, before, options.clone());
             return Ok("it is tried out".to_owned());
         }
-        drop(state);
-        match self.promote(&core, &before, options.mode) {
+        match self.promote(&mut state, &core, &before, options.mode) {
             true => Ok("it serves".to_owned()),
             false => bail!("another core has come into service meanwhile"),
         }
     }
 
     /// Has a core serve, and watches its first minutes.
-    fn promote(self: &Arc<Self>, core: &Generation, before: &Generation, mode: Mode) -> bool {
+    fn promote(self: &Arc<Self>, state: &mut Swapping, core: &Generation, before: &Generation, mode: Mode) -> bool {
         let is_promoted = self.slot.promote(core, before, mode);
         if is_promoted {
-            self.progress(format!("{} serves", core.short_digest()));
+            self.progress(state, format!("{} serves", core.short_digest()));
             let (swapper, core, before) = (self.clone(), core.clone(), before.clone());
             // It ends by itself when another core serves.
             tokio::spawn(async move { swapper.watch_promoted(&core, &before).await });
@@ -244,8 +242,13 @@ impl Swapper {
         is_promoted
     }
 
-    fn withdraw(&self, core: &Generation, reason: String) {
+    /// Withdraws a core, if that still holds of the plan.
+    fn withdraw(&self, core: &Generation, reason: String, holds: impl FnOnce(&Plan) -> bool) {
         let slot = self.slot.name();
+        let mut state = self.state();
+        if !holds(&self.slot.plan()) {
+            return;
+        }
         if self.slot.withdraw(core, reason.clone()).is_none() {
             return error!(
                 slot,
@@ -255,7 +258,6 @@ impl Swapper {
             );
         }
         error!(slot, core = core.short_digest(), reason, "a core is withdrawn");
-        let mut state = self.state();
         let times = state.barred.get(core.digest()).map_or(0, |(times, ..)| *times) + 1;
         let until = Instant::now() + departure::back_off(times);
         state.barred.insert(core.digest().to_owned(), (times, until, reason.clone()));
@@ -266,16 +268,11 @@ impl Swapper {
     ///
     /// # Errors
     /// When there is nothing to go back to.
-    pub async fn roll_back(&self) -> anyhow::Result<String> {
-        let trial = self.state().trial.take();
-        if let Some(trial) = trial {
-            trial.abort();
-            // It stops at its next wait, and until then it may still change the plan.
-            let _ = trial.await;
-        }
+    pub fn roll_back(&self) -> anyhow::Result<String> {
+        let mut state = self.state();
         let serving = self.slot.roll_back("rolled back").context("no core has served before this one")?;
         let done = format!("{} serves", serving.short_digest());
-        self.progress(format!("rolled back: {done}"));
+        self.progress(&mut state, format!("rolled back: {done}"));
         Ok(done)
     }
 
@@ -287,7 +284,7 @@ impl Swapper {
             generations: self.slot.status(),
             moves: self.slot.moves(),
             swap: state.progress.clone(),
-            busy: state.trial.as_ref().is_some_and(|trial| !trial.is_finished()),
+            busy: self.slot.plan().trial().is_some(),
         }
     }
 

@@ -23,7 +23,7 @@ pub struct Share {
     pub generation: Generation,
     /// From 1 to 100.
     pub percent: u8,
-    /// What is seen where it looks on.
+    /// The trial that it is part of, with what is seen where it looks on.
     pub trial: Arc<Trial>,
 }
 
@@ -87,6 +87,16 @@ impl Plan {
     /// Whether that trial of a core that looks on is still going on.
     pub fn is_looking_on(&self, trial: &Arc<Trial>) -> bool {
         self.shadow.as_ref().is_some_and(|share| Arc::ptr_eq(&share.trial, trial))
+    }
+
+    /// The trial that is going on, if one is.
+    pub fn trial(&self) -> Option<&Arc<Trial>> {
+        self.shadow.as_ref().or(self.canary.as_ref()).map(|share| &share.trial)
+    }
+
+    /// Whether that trial is going on.
+    pub(super) fn is_trying(&self, trial: &Arc<Trial>) -> bool {
+        self.trial().is_some_and(|going_on| Arc::ptr_eq(going_on, trial))
     }
 
     /// The generation comes into service, or is tried: nothing is held against it any more.

@@ -194,9 +194,8 @@ impl Slot {
         })
     }
 
-    /// Gives a generation a share of the connections that come, as `state` says.
-    pub fn try_out(&self, generation: &Generation, state: State, percent: u8) -> Arc<Trial> {
-        let trial = Arc::new(Trial::default());
+    /// Gives a generation a share of the connections that come, as `state` says, for that trial.
+    pub fn try_out(&self, generation: &Generation, state: State, percent: u8, trial: &Arc<Trial>) {
         self.change(|plan, entries| {
             plan.clear(generation);
             let share = Some(Share { generation: generation.clone(), percent, trial: trial.clone() });
@@ -206,7 +205,6 @@ impl Slot {
             }
             entries.serve(generation, state);
         });
-        trial
     }
 
     /// Takes a generation out of service: its sessions go to the current one. If it is the current one, that is the one

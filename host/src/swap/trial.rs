@@ -1,56 +1,98 @@
 //! A core beside the one that serves, and in its first minutes: what is looked at before and after a promotion.
 
+use super::shadow::Trial;
 use super::slot::State;
-use super::{LOOK, Options, Swapper, departure};
+use super::{LOOK, Options, Swapper, Swapping, departure};
 use crate::cell::{Counts, Generation};
 use anyhow::bail;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// How long a trial may last.
 const TRIAL_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// A core is tried beside the one that it was proved against, and no other.
+const ANOTHER_SERVES: &str = "another core has come into service";
+
+/// A core beside the one that it was proved against. Its trial goes on for as long as the plan has it: whatever takes it from
+/// there ends it, and what its task would have done next is not done any more.
+struct Tried {
+    core: Generation,
+    before: Generation,
+    options: Options,
+    trial: Arc<Trial>,
+}
+
 impl Swapper {
+    /// Has a core tried out. It is in the plan at once, and a task goes on with it.
+    pub(super) fn begin_trial(
+        self: &Arc<Self>,
+        state: &mut Swapping,
+        core: Generation,
+        before: Generation,
+        options: Options,
+    ) {
+        let tried = Tried { core, before, options, trial: Arc::default() };
+        match tried.options.shadow {
+            Some(_) => self.begin_to_look_on(state, &tried),
+            None => self.begin_to_serve_a_share(state, &tried),
+        }
+        let swapper = self.clone();
+        tokio::spawn(async move { swapper.try_out(&tried).await });
+    }
+
     /// Shadow, canary and promotion.
-    pub(super) async fn try_out(self: Arc<Self>, core: Generation, before: Generation, options: Options) {
-        let tried = async {
-            if let Some(percent) = options.shadow {
-                self.look_on(&core, &before, percent, &options).await?;
+    async fn try_out(self: Arc<Self>, tried: &Tried) {
+        let Tried { core, before, options, trial } = tried;
+        let outcome = async {
+            if options.shadow.is_some() {
+                self.look_on(tried).await?;
+                if options.canary.is_some() {
+                    self.begin_to_serve_a_share(&mut *self.state_in(tried)?, tried);
+                }
             }
-            if let Some(percent) = options.canary {
-                self.serve_a_share(&core, &before, percent, &options).await?;
+            if options.canary.is_some() {
+                self.serve_a_share(tried).await?;
             }
-            match self.promote(&core, &before, options.mode) {
+            match self.promote(&mut *self.state_in(tried)?, core, before, options.mode) {
                 true => Ok(()),
-                false => Err("another core has come into service".to_owned()),
+                false => Err(ANOTHER_SERVES.to_owned()),
             }
         };
-        if let Err(reason) = tried.await {
-            self.withdraw(&core, reason);
+        if let Err(reason) = outcome.await {
+            self.withdraw(core, reason, |plan| plan.is_trying(trial));
         }
     }
 
-    async fn look_on(
-        &self,
-        core: &Generation,
-        before: &Generation,
-        percent: u8,
-        options: &Options,
-    ) -> Result<(), String> {
-        let time = Duration::from_secs(options.seconds);
-        self.progress(format!("{} looks on at {percent} % of the sessions for {time:?}", core.short_digest()));
-        let trial = self.slot.try_out(core, State::Shadow, percent);
-        let end = Instant::now() + time;
+    /// The state, to change the plan of a trial that is going on.
+    ///
+    /// # Errors
+    /// When it is over, or the other core does not serve any more.
+    fn state_in(&self, tried: &Tried) -> Result<MutexGuard<'_, Swapping>, String> {
+        let state = self.state();
+        let plan = self.slot.plan();
+        match plan.current.is(&tried.before) {
+            _ if !plan.is_trying(&tried.trial) => Err("it is over".to_owned()),
+            true => Ok(state),
+            false => Err(ANOTHER_SERVES.to_owned()),
+        }
+    }
+
+    fn begin_to_look_on(&self, state: &mut Swapping, tried: &Tried) {
+        let percent = tried.options.shadow.unwrap_or_default();
+        self.progress(state, tried.looks_on());
+        self.slot.try_out(&tried.core, State::Shadow, percent, &tried.trial);
+    }
+
+    async fn look_on(&self, tried: &Tried) -> Result<(), String> {
+        let Tried { options, trial, .. } = tried;
+        let end = Instant::now() + tried.time();
         while Instant::now() < end && trial.fault().is_none() {
-            sleep(LOOK.min(time)).await;
-            self.expect_serving(before)?;
+            sleep(LOOK.min(tried.time())).await;
+            let mut state = self.state_in(tried)?;
             let different: u64 = trial.differences().iter().map(|(_, times)| times).sum();
-            self.state().progress = format!(
-                "{} looks on at {percent} % of the sessions for {time:?}: {} seen, {different} differences",
-                core.short_digest(),
-                trial.sessions()
-            );
+            state.progress = format!("{}: {} seen, {different} differences", tried.looks_on(), trial.sessions());
         }
         let differences = trial.differences();
         let shown: Vec<_> = differences.iter().map(|(what, times)| format!("{what} ({times} times)")).collect();
@@ -61,36 +103,27 @@ impl Swapper {
         }
     }
 
-    async fn serve_a_share(
-        &self,
-        core: &Generation,
-        before: &Generation,
-        percent: u8,
-        options: &Options,
-    ) -> Result<(), String> {
-        let time = Duration::from_secs(options.seconds);
-        self.progress(format!("{} serves {percent} % of the connections for {time:?}", core.short_digest()));
-        self.slot.try_out(core, State::Canary, percent);
-        let start = (core.stats().counts(), before.stats().counts());
-        let end = Instant::now() + time;
+    fn begin_to_serve_a_share(&self, state: &mut Swapping, tried: &Tried) {
+        let (core, percent) = (&tried.core, tried.options.canary.unwrap_or_default());
+        let time = tried.time();
+        self.progress(state, format!("{} serves {percent} % of the connections for {time:?}", core.short_digest()));
+        self.slot.try_out(core, State::Canary, percent, &tried.trial);
+    }
+
+    async fn serve_a_share(&self, tried: &Tried) -> Result<(), String> {
+        let (core, before) = (tried.core.stats(), tried.before.stats());
+        let start = (core.counts(), before.counts());
+        let end = Instant::now() + tried.time();
         while Instant::now() < end {
-            sleep(LOOK.min(time)).await;
-            self.expect_serving(before)?;
+            sleep(LOOK.min(tried.time())).await;
+            drop(self.state_in(tried)?);
             // The other sessions of the same time are what it is compared with.
-            let core_counts = since(&core.stats().counts(), &start.0);
-            if let Some(reason) = departure::departure(&core_counts, &since(&before.stats().counts(), &start.1)) {
+            let counts = since(&core.counts(), &start.0);
+            if let Some(reason) = departure::departure(&counts, &since(&before.counts(), &start.1)) {
                 return Err(reason);
             }
         }
         Ok(())
-    }
-
-    /// A core is tried beside the one that it was proved against, and no other.
-    fn expect_serving(&self, before: &Generation) -> Result<(), String> {
-        match self.slot.plan().current.is(before) {
-            true => Ok(()),
-            false => Err("another core has come into service".to_owned()),
-        }
     }
 
     /// Looks at the first minutes of a core, and withdraws it if it departs from the one before.
@@ -103,9 +136,20 @@ impl Swapper {
                 return;
             }
             if let Some(reason) = departure::departure(&since(&core.stats().counts(), &start), &baseline) {
-                return self.withdraw(core, reason);
+                return self.withdraw(core, reason, |plan| plan.current.is(core));
             }
         }
+    }
+}
+
+impl Tried {
+    fn time(&self) -> Duration {
+        Duration::from_secs(self.options.seconds)
+    }
+
+    fn looks_on(&self) -> String {
+        let (percent, time) = (self.options.shadow.unwrap_or_default(), self.time());
+        format!("{} looks on at {percent} % of the sessions for {time:?}", self.core.short_digest())
     }
 }
 

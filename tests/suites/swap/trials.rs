@@ -1,9 +1,13 @@
-//! Trials: whom they take nothing from.
+//! Trials: whom they take nothing from, and how they end.
 
-use crate::{Setup, VARIANT};
+use crate::{Setup, VARIANT, default_core};
 use mailcell::admin::Swap;
 use mailcell::admin::client::Client;
-use mailcell::swap::Options;
+use mailcell::cell::{Engine, Generation};
+use mailcell::config::Settings;
+use mailcell::swap::{Mode, Options, Slots, State, Swapper};
+use std::sync::Arc;
+use std::time::Duration;
 
 const HOUR: u64 = 3600;
 
@@ -17,4 +21,41 @@ async fn a_core_that_looks_on_takes_no_cell_from_those_who_serve() {
     let sessions: Vec<_> = (0..64).map(|_| setup.server.connect()).collect();
     let counts = client.status().await.unwrap().generations[0].counts;
     assert_eq!(counts.sessions, sessions.len() as u64);
+}
+
+/// The carried core may follow another one, which serves.
+async fn swapper() -> (Arc<Swapper>, Generation, String) {
+    let engine = Engine::new(8).unwrap();
+    // A section that says a version makes it another core.
+    let other = [default_core(), b"\0\x0b\x07version1.0"].concat();
+    let [usual, other] = [default_core(), &other].map(|bytes| Generation::from_bytes(&engine, bytes).unwrap());
+    let slots = Slots::new(vec![("default".to_owned(), usual.clone())], &Settings::default());
+    let swapper = slots.get("default").unwrap().clone();
+    assert!(swapper.slot().promote(&other, &usual, Mode::Migrate));
+    let digest = swapper.check(default_core().to_vec(), None).await.unwrap().digest;
+    (swapper, other, digest)
+}
+
+#[tokio::test]
+async fn a_rollback_ends_the_trial_and_nothing_else() {
+    let (swapper, serving, digest) = swapper().await;
+    for (shadow, canary) in [(Some(10), None), (None, Some(10)), (Some(10), Some(10))] {
+        let options = Options { shadow, canary, seconds: HOUR, ..Options::default() };
+        swapper.swap(&digest, &options).unwrap();
+        swapper.roll_back().unwrap();
+        let (plan, status) = (swapper.slot().plan(), swapper.status());
+        assert!(plan.current.is(&serving) && plan.trial().is_none(), "{status:#?}");
+        assert!(!status.busy && status.swap.starts_with("rolled back: "), "{status:#?}");
+    }
+    // Its task, which has yet to run, leaves the next trial of the same core alone.
+    let trial = |percent, seconds| Options { shadow: Some(percent), seconds, ..Options::default() };
+    swapper.swap(&digest, &trial(10, 1)).unwrap();
+    swapper.roll_back().unwrap();
+    swapper.swap(&digest, &trial(20, HOUR)).unwrap();
+    let refusal = swapper.swap(&digest, &trial(30, HOUR)).unwrap_err().to_string();
+    assert!(refusal.starts_with("a swap is under way: "), "{refusal}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let status = swapper.status();
+    assert!(status.busy && status.swap.contains("looks on at 20 %"), "{status:#?}");
+    assert!(status.generations.iter().any(|generation| generation.state == State::Shadow), "{status:#?}");
 }

@@ -25,6 +25,11 @@ pub fn foreign() -> Vec<u8> {
     build("variant", "foreign")
 }
 
+/// The same, and each response has as many long lines in front as there may be.
+pub fn talkative() -> Vec<u8> {
+    build("variant", "talkative")
+}
+
 /// SMTP as RFC 821 has it: EHLO is no command.
 pub fn rfc821() -> Vec<u8> {
     build("rfc821", "")

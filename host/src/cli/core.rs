@@ -236,7 +236,8 @@ fn write_report(report: &Report, out: &mut impl Write) -> anyhow::Result<()> {
     for (kind, findings) in kinds {
         for finding in findings {
             let more = if finding.more == 0 { String::new() } else { format!(" and {} more", finding.more) };
-            writeln!(out, "\n# {}{more}: {kind}\n{}", finding.session, finding.diff.trim_end())?;
+            let cut = if finding.is_cut { ", more than is shown" } else { "" };
+            writeln!(out, "\n# {}{more}: {kind}{cut}\n{}", finding.session, finding.diff.trim_end())?;
         }
     }
     for note in &report.notes {

@@ -5,7 +5,7 @@
 //! | `slot`, `plan` | which generation serves whom; sessions follow it by themselves |
 //! | `slots` | all slots of a server; each listener serves in one |
 //! | `stage` | a file becomes a generation |
-//! | `prove`, `report` | a generation against its specification, recordings and moves |
+//! | `prove`, `findings`, `report` | a generation against its specification, recordings and moves |
 //! | `trial` | shadow, canary, and the first minutes |
 //! | `shadow` | a generation that looks on |
 //! | `departure` | when a generation must go |
@@ -13,6 +13,7 @@
 //! | `keys` | who may bring one |
 
 mod departure;
+mod findings;
 pub mod keys;
 mod plan;
 pub mod prove;

@@ -5,14 +5,14 @@
 //! it always refuses. A difference is another code, request, message or end than was specified or recorded: it refuses
 //! unless it was declared. A text that differs never refuses.
 
-use super::report::{Finding, Report};
+use super::findings::{Texts, finding, keep};
+use super::report::Report;
 use crate::cell::{Cell, Effects, Facts, Fault, Generation};
 use mailcell_conformance::check::{self, SESSIONS};
-use mailcell_conformance::host::{Effect, Opened, Subject};
+use mailcell_conformance::host::{Effect, Opened, Subject, write_request};
 use mailcell_conformance::transcript::Transcript;
 use mailcell_core::{Answer, Config, Input, Next, Response, Step};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// it each time is stopped here.
 const TIME_MAX: Duration = Duration::from_secs(120);
 
-/// Findings of one kind that are kept.
-const FINDINGS_MAX: usize = 1_000;
+/// Octets that a session may say and ask beyond twice what is expected of it. Several of its courses are held at once.
+const COURSE_OCTETS_MAX: usize = 1 << 20;
 
 /// Events of one session before which a move is tried, where sessions can go one way only.
 const MOVES_MAX: usize = 16;
@@ -29,7 +29,8 @@ const MOVES_MAX: usize = 16;
 /// Runs the specification's sessions and `recorded` ones, name and text, in a core, and compares with what they expect and
 /// with what the core that serves, if there is one, makes of them.
 pub fn prove(core: &Generation, live: Option<&Generation>, recorded: &[(String, String)]) -> Report {
-    let mut proof = Proof { core, live, deadline: Instant::now() + TIME_MAX, report: Report::default() };
+    let deadline = Instant::now() + TIME_MAX;
+    let mut proof = Proof { core, live, deadline, report: Report::default(), texts: Texts::default() };
     (proof.report.digest, proof.report.version) = (core.digest().to_owned(), core.version().to_owned());
     for (name, text) in SESSIONS {
         match Transcript::parse(name, text) {
@@ -54,6 +55,7 @@ struct Proof<'a> {
     live: Option<&'a Generation>,
     deadline: Instant,
     report: Report,
+    texts: Texts,
 }
 
 /// The effects of each event of a session.
@@ -93,11 +95,12 @@ impl Proof<'_> {
             return;
         }
         match known.into_iter().find(|known| behaviour(known) == behaviour(&folded)) {
-            Some(alike) => self.report.texts.push(finding(session, alike, &folded)),
-            None if behaviour(&lives) == behaviour(&expected) => {
-                self.report.differences.push(finding(session, &expected, &folded));
+            Some(alike) => self.texts.keep(|| finding(session, alike, &folded)),
+            None => {
+                let known = if behaviour(&lives) == behaviour(&expected) { &expected } else { &lives };
+                let is_kept = keep(&mut self.report.differences, || finding(session, known, &folded));
+                self.report.unlisted += usize::from(!is_kept);
             }
-            None => self.report.differences.push(finding(session, &lives, &folded)),
         }
     }
 
@@ -123,15 +126,17 @@ impl Proof<'_> {
     }
 
     fn effects(&self, session: &Transcript, circle: &[&Generation], when: When) -> Course {
-        check::run(session, &|config| Subjected::open(circle, when, self.deadline, config))
+        let octets_max = COURSE_OCTETS_MAX + 2 * octets(&session.effects());
+        check::run(session, &|config| Subjected::open(circle, when, (self.deadline, octets_max), config))
     }
 
     fn violation(&mut self, session: &Transcript, expected: &[Vec<Effect>], got: &[Vec<Effect>]) {
-        self.report.violations.push(finding(session, expected, got));
+        // One alone refuses already.
+        keep(&mut self.report.violations, || finding(session, expected, got));
     }
 
     fn finish(self) -> Report {
-        let Proof { core, live, mut report, .. } = self;
+        let Proof { core, live, mut report, texts, .. } = self;
         if let Some(live) = live {
             let ways = [(live, core, "open sessions stay where they are"), (core, live, "sessions cannot go back")];
             for (from, to, what) in ways.into_iter().filter(|(from, to, _)| from.schema_to(to).is_none()) {
@@ -139,32 +144,19 @@ impl Proof<'_> {
                 report.notes.push(format!("{what}: layouts {writes:?} are written, and {reads:?} are read"));
             }
         }
-        report.texts = join_alike(std::mem::take(&mut report.texts));
-        report.unlisted = report.differences.len().saturating_sub(FINDINGS_MAX);
-        for findings in [&mut report.violations, &mut report.differences, &mut report.texts] {
-            findings.truncate(FINDINGS_MAX);
-        }
+        report.texts = texts.into_findings();
         report
     }
 }
 
-fn finding(session: &Transcript, expected: &[Vec<Effect>], got: &[Vec<Effect>]) -> Finding {
-    let diff = check::difference(&session.write(expected), &session.write(got));
-    let name = &session.name;
-    let diff = diff.replacen("--- expected", &format!("--- {name}"), 1).replacen("+++ got", &format!("+++ {name}"), 1);
-    Finding { session: name.clone(), more: 0, diff }
-}
-
-/// Another greeting is in every session, and shown once.
-fn join_alike(findings: Vec<Finding>) -> Vec<Finding> {
-    let mut joined: BTreeMap<Vec<String>, Finding> = BTreeMap::new();
-    for finding in findings {
-        let is_changed =
-            |line: &&str| line.starts_with(['-', '+']) && !line.starts_with("---") && !line.starts_with("+++");
-        let changed: Vec<_> = finding.diff.lines().filter(is_changed).map(str::to_owned).collect();
-        joined.entry(changed).and_modify(|first| first.more += 1).or_insert(finding);
-    }
-    joined.into_values().collect()
+/// Octets that are said and asked.
+fn octets(effects: &[Vec<Effect>]) -> usize {
+    let octets = |effect: &Effect| match effect {
+        Effect::Line(line) => line.len() + 2,
+        Effect::Request(request) => request.len(),
+        _ => 0,
+    };
+    effects.iter().flatten().map(octets).sum()
 }
 
 fn has_fault(effects: &[Vec<Effect>]) -> bool {
@@ -202,17 +194,36 @@ struct Subjected {
     when: When,
     events: usize,
     deadline: Instant,
+    /// Octets that it may say and ask yet, and in all.
+    octets_left: usize,
+    octets_max: usize,
     facts: Facts,
 }
 
+/// Until when a session runs, and how many octets it may say and ask.
+type Bounds = (Instant, usize);
+
 impl Subjected {
-    fn open(circle: &[&Generation], when: When, deadline: Instant, config: &Config) -> Opened {
+    fn open(circle: &[&Generation], when: When, bounds: Bounds, config: &Config) -> Opened {
         let facts = Facts { config: Arc::from(config), address: "127.0.0.1".to_owned() };
         let (cell, effects) = Cell::open(circle[0], &facts).map_err(|fault| fault.to_string())?;
         let circle = circle.iter().map(|generation| (*generation).clone()).collect();
-        let mut session = Subjected { cell, at: 0, circle, when, events: 0, deadline, facts };
+        let (deadline, octets_max) = bounds;
+        let octets_left = octets_max;
+        let mut session = Subjected { cell, at: 0, circle, when, events: 0, deadline, octets_left, octets_max, facts };
+        session.count(&effects)?;
         session.move_on(&effects.next)?;
         Ok((Box::new(session), to_step(effects)))
+    }
+
+    /// What it appends is no more than it was told.
+    fn count(&mut self, effects: &Effects) -> Result<(), String> {
+        let asked = if let Next::AwaitReply(request) = &effects.next { write_request(request).len() } else { 0 };
+        let left = self.octets_left.checked_sub(effects.output.len() + asked);
+        self.octets_left = left.ok_or_else(|| {
+            format!("it says more than {} octets in one session, which is far beyond what is expected", self.octets_max)
+        })?;
+        Ok(())
     }
 
     fn move_on(&mut self, next: &Next) -> Result<(), String> {
@@ -252,6 +263,7 @@ impl Subject for Subjected {
             return Err("it takes too long".to_owned());
         }
         let answer = self.cell.deliver(&input).map_err(|fault| fault.to_string())?;
+        self.count(&answer.effects)?;
         self.move_on(&answer.effects.next)?;
         Ok(Answer { consumed: answer.consumed, step: to_step(answer.effects) })
     }
@@ -262,7 +274,7 @@ impl Subject for Subjected {
 /// # Errors
 /// When the core fails.
 pub fn in_a_cell(generation: &Generation, config: &Config) -> Opened {
-    Subjected::open(&[generation], When::Never, Instant::now() + TIME_MAX, config)
+    Subjected::open(&[generation], When::Never, (Instant::now() + TIME_MAX, usize::MAX), config)
 }
 
 /// A step as the scripted host takes it; an enhanced status code stays in the text, where the wire has it.

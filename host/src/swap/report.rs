@@ -13,6 +13,12 @@ pub struct Finding {
     /// Further ones with the same lines, of texts only.
     #[serde(default)]
     pub more: usize,
+    /// Whether the diff is too long to be shown whole.
+    #[serde(default)]
+    pub is_cut: bool,
+    /// Why the session was lost, if it was.
+    #[serde(default)]
+    pub fault: Option<String>,
     /// What is different, for people: expected `-`, got `+`.
     pub diff: String,
 }
@@ -50,8 +56,8 @@ impl Report {
     /// The violation, or the sessions whose differences are neither named nor declared.
     pub fn verdict(&self, accepted: &Accepted) -> Result<(), String> {
         if let Some(violation) = self.violations.first() {
-            let line = violation.diff.lines().find(|line| line.starts_with("+!:")).unwrap_or(&violation.diff);
-            return Err(format!("it is not safe: {}: {}", violation.session, line.trim_start_matches("+!: ").trim()));
+            let fault = violation.fault.as_deref().unwrap_or("it is not the same again, or after a move");
+            return Err(format!("it is not safe: {}: {fault}", violation.session));
         }
         let open: Vec<_> = self.differences.iter().filter(|finding| !accepted.accepts(finding)).collect();
         match open.as_slice() {
@@ -84,7 +90,9 @@ pub struct Accepted {
 
 impl Accepted {
     fn accepts(&self, finding: &Finding) -> bool {
-        self.sessions.contains(&finding.session) || diffs(&self.declared).contains(&lines(&finding.diff))
+        // What is not shown is not declared.
+        let is_declared = !finding.is_cut && diffs(&self.declared).contains(&lines(&finding.diff));
+        is_declared || self.sessions.contains(&finding.session)
     }
 }
 
@@ -116,14 +124,22 @@ mod tests {
 
     #[test]
     fn a_declared_difference_is_taken_word_for_word() {
-        let finding = |diff: &str| Finding { session: "s".to_owned(), more: 0, diff: diff.to_owned() };
+        let finding = |diff: &str| Finding {
+            session: "s".to_owned(),
+            more: 0,
+            is_cut: false,
+            fault: None,
+            diff: diff.to_owned(),
+        };
         let declared = "# s: behaves differently\n--- s\n+++ s\n@@ -1,2 +1,2 @@\n C: VRFY bob\n \n-S: 250 a\n+Q: find-user bobby\n\n# t: x\n--- t\n+++ t\n+S: 1\n# 2 sessions";
         let accepted = Accepted { sessions: vec!["named".to_owned()], declared: declared.to_owned() };
         assert!(
             accepted
                 .accepts(&finding("--- s\n+++ s\n@@ -1,2 +1,2 @@\n C: VRFY bob\n \n-S: 250 a\n+Q: find-user bobby\n"))
         );
-        assert!(accepted.accepts(&finding("--- t\n+++ t\n+S: 1\n")));
+        let whole = finding("--- t\n+++ t\n+S: 1\n");
+        assert!(accepted.accepts(&whole));
+        assert!(!accepted.accepts(&Finding { is_cut: true, ..whole }), "the rest of it may be anything");
         for other in
             ["", "--- s\n+++ s\n@@ -1,2 +1,2 @@\n C: VRFY bob\n \n-S: 250 a\n+Q: find-user bob\n", "--- s\n+++ s\n"]
         {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod access;
+mod proof;
 mod trials;
 
 use mailcell_tests::cores;

@@ -1,7 +1,7 @@
 //! The usual protocol with another greeting and another help. Its layout of saved sessions holds one number more than the
 //! usual one, which it reads and writes as well: sessions go there and back.
 
-use mailcell_core::{Answer, Config, Core, Input, Position, Schemas, Session, Snapshot, Step};
+use mailcell_core::{Answer, Config, Core, Input, Position, Response, Schemas, Session, Snapshot, Step};
 
 #[cfg(target_arch = "wasm32")]
 mailcell_core::export_core!(Variant);
@@ -32,6 +32,9 @@ impl Core for Variant {
             (Some(response), b"NOOP") if cfg!(feature = "different") => response.code = 251,
             _ => {}
         }
+        if cfg!(feature = "talkative") {
+            talk(&mut answer.step.responses);
+        }
         answer
     }
 
@@ -57,4 +60,12 @@ impl Core for Variant {
         let (session, position) = Session::restore(config, Session::schemas().writes[0], state)?;
         Ok((Variant { session, moves }, position))
     }
+}
+
+/// Puts as many long lines in front of a response as there may be, of which no two are alike.
+fn talk(responses: &mut Vec<Response>) {
+    let Some(code) = responses.first().map(|response| response.code) else { return };
+    let text = |number: usize| format!("{} {}", number * number, "ab".repeat(210));
+    let line = |number| Response { code, enhanced: None, text: text(number).into(), more: true };
+    responses.splice(..0, (responses.len()..256).map(line).collect::<Vec<_>>());
 }

@@ -1,8 +1,12 @@
 //! Idle sessions follow a change a few at a time. Woken all at once, ten thousand of them would be in front of every
 //! session that has something to do, and many would have two cells at the same time.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::unconstrained;
 
 /// Turns at once: more than one, so that the next session is on its way while one moves on another thread.
 const TURNS_MAX: u64 = 4;
@@ -54,11 +58,16 @@ impl Turns {
     /// does not wait.
     pub(super) async fn wait(&self, has_changed: impl FnOnce() -> bool) -> Turn {
         let _place = Place::take(self);
-        if has_changed() {
-            return Turn { turns: self.clone(), permit: None };
-        }
+        // In line before it asks: behind a change that it does not see, its turn is its own, and nobody's who comes later. A task
+        // that has used up its budget would not get in line.
+        let mut turn = pin!(unconstrained(self.0.turn.clone().acquire_owned()));
+        let permit = match poll_fn(|context| Poll::Ready(turn.as_mut().poll(context))).await {
+            Poll::Ready(permit) => permit,
+            Poll::Pending if has_changed() => return Turn { turns: self.clone(), permit: None },
+            Poll::Pending => turn.await,
+        };
         // The semaphore is never closed.
-        let permit = self.0.turn.clone().acquire_owned().await.ok();
+        let permit = permit.ok();
         let mut state = self.lock();
         state.left = state.left.saturating_sub(1);
         drop(state);
@@ -101,7 +110,9 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+    use std::task::{Context, Waker};
     use std::time::Duration;
+    use tokio::task::coop::has_budget_remaining;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn each_change_reaches_everyone_once_and_a_few_at_a_time() {
@@ -137,6 +148,25 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_misses_a_change_keeps_his_turn_whoever_comes_behind_it() {
+        for is_tired in [false, true] {
+            let turns = Turns::new();
+            let mut later = Box::pin(turns.wait(|| false));
+            // A change, and one who has seen it, come right behind the question.
+            let asked = || {
+                turns.call();
+                drop(later.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+                false
+            };
+            let free = Semaphore::new(1);
+            while is_tired && has_budget_remaining() {
+                drop(free.acquire().await);
+            }
+            assert!(tokio::time::timeout(Duration::from_secs(5), turns.wait(asked)).await.is_ok(), "{is_tired}");
+        }
     }
 
     #[tokio::test]

@@ -55,9 +55,11 @@ pub(super) fn print_line(line: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// A text without control characters.
+/// A text without control characters, and without those that turn the direction of what is behind them.
 pub(super) fn printable(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() };
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let escape = |c: char| if c.is_control() || turns(c) { c.escape_unicode().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()
 }
 
@@ -100,7 +102,7 @@ mod tests {
 
     #[test]
     fn nothing_steers_a_terminal() {
-        assert_eq!(printable("a\x1b[31mé"), "a\\u{1b}[31mé");
+        assert_eq!(printable("a\x1b[31mé\u{202e}b"), "a\\u{1b}[31mé\\u{202e}b");
         let rows = [serde_json::json!("\x1b\u{7f}\u{9b}31mé\u{a0}")];
         let text = json(&rows).unwrap();
         assert_eq!(text, "[\n  \"\\u001b\\u007f\\u009b31mé\u{a0}\"\n]");

@@ -45,6 +45,7 @@ async fn serve(settings: Settings, log: Log) -> anyhow::Result<()> {
     };
     let ready = async {
         let store = open_store(&settings).await?;
+        anyhow::ensure!(store.is_writable(), "the database may only be read: no message could be stored");
         let cores = server::load_cores(&settings).await?;
         Server::bind(settings, store, cores).await
     };

@@ -4,7 +4,7 @@ use super::output;
 use crate::config::Settings;
 use crate::tls;
 use anyhow::Context;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,8 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
     let names = if name.is_empty() { vec![Settings::default().name] } else { name };
     let (certificate_pem, key_pem) = tls::self_signed(names.clone())?;
     create(&key, &key_pem, 0o600)?;
-    create(&certificate, &certificate_pem, 0o644)?;
+    // A key alone would be in the way of the next try.
+    create(&certificate, &certificate_pem, 0o644).inspect_err(|_| drop(fs::remove_file(&key)))?;
     output::print_line(&format!("{} and {}, for {}", certificate.display(), key.display(), names.join(", ")))
 }
 

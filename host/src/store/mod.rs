@@ -252,6 +252,10 @@ pub trait MailStore: Send + Sync + 'static {
     async fn users_named(&self, local_part: &str, domain: Option<&str>) -> Result<Vec<User>>;
     /// The mailboxes of a mailing group, ordered by user name and domain; empty when there is none.
     async fn expand_group(&self, name: &str) -> Result<Vec<String>>;
+    /// Whether messages can be stored at all.
+    fn is_writable(&self) -> bool {
+        true
+    }
     /// Makes a message durable. The same id twice is stored once.
     async fn store_message(&self, message: Message) -> Result<()>;
     /// The largest message in octets that the database takes.

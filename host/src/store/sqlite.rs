@@ -32,6 +32,7 @@ pub struct SqliteStore {
     queue: Arc<Queue<Writer>>,
     readers: Arc<Readers>,
     deadline: Duration,
+    is_writable: bool,
     ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
@@ -50,10 +51,12 @@ pub async fn open(path: impl AsRef<Path>, deadline: Duration) -> Result<SqliteSt
         })
     });
     let (writer, readers) = opened.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+    // SQLite takes a file that may only be read as one that is only read.
+    let is_writable = !writer.connection().is_readonly(rusqlite::MAIN_DB).map_err(fault)?;
     let queue = Queue::new(batch::Limits::default());
     let ended = writer::start(Arc::clone(&queue), writer)?;
     let readers = Arc::new(Readers { idle: Mutex::new(readers), free: Arc::new(Semaphore::new(READERS)) });
-    Ok(SqliteStore { queue, readers, deadline, ended: Mutex::new(Some(ended)) })
+    Ok(SqliteStore { queue, readers, deadline, is_writable, ended: Mutex::new(Some(ended)) })
 }
 
 /// Connections that only read.
@@ -134,6 +137,10 @@ impl MailStore for SqliteStore {
             rows(connection, sql, params![name], user_mailbox)
         })
         .await
+    }
+
+    fn is_writable(&self) -> bool {
+        self.is_writable
     }
 
     async fn store_message(&self, message: Message) -> Result<()> {

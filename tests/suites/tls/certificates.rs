@@ -132,4 +132,9 @@ fn a_self_signed_certificate_on_request() {
         .arg(place.path().join("mailcell.crt"))
         .output();
     assert!(String::from_utf8_lossy(&shown.unwrap().stdout).contains("DNS:mx.test"));
+    // What fails leaves nothing that would be in the way.
+    let key = place.path().join("mailcell.key");
+    std::fs::remove_file(&key).unwrap();
+    assert!(make().stderr.contains("cannot make mailcell.crt"));
+    assert!(!key.exists());
 }

@@ -4,7 +4,7 @@
 use crate::limits::{FIELD_NAME_OCTETS_MAX, FIELD_OCTETS_MAX};
 use crate::step::Date;
 use jiff::fmt::rfc2822::DateTimeParser;
-use mail_parser::{HeaderValue, parsers::MessageStream};
+use mail_parser::parsers::MessageStream;
 use serde::{Deserialize, Serialize};
 
 /// Where in the header section the reader is.
@@ -181,11 +181,7 @@ impl ContentReader {
         // RFC 5322 2.2.3: unfolding removes a CRLF and nothing else.
         let mut raw = self.subject.clone()?;
         raw.retain(|octet| !matches!(octet, b'\r' | b'\n'));
-        raw.extend_from_slice(b"\r\n");
-        Some(match MessageStream::new(&raw).parse_unstructured() {
-            HeaderValue::Text(text) => text.into_owned(),
-            _ => String::new(),
-        })
+        Some(decode(raw.trim_ascii()))
     }
 
     /// The date with its zone; a broken one is none.
@@ -197,6 +193,48 @@ impl ContentReader {
         let zone_minutes = i16::try_from(date.offset().seconds() / 60).ok().filter(|zone| zone.abs() < 24 * 60)?;
         Some(Date { seconds: date.timestamp().as_second(), zone_minutes })
     }
+}
+
+/// A text with its encoded words decoded, and everything else as it stands: white space counts, but for that between two
+/// encoded words. RFC 2047 6.2. What is no encoded word stays as it was sent.
+fn decode(text: &[u8]) -> String {
+    let mut decoded = String::new();
+    let mut is_behind_word = false;
+    let mut rest = text;
+    while let Some(at) = rest.windows(2).position(|octets| octets == b"=?") {
+        let (plain, word) = rest.split_at(at);
+        let found = encoded_word(word);
+        let is_between = is_behind_word && found.is_some() && plain.iter().all(u8::is_ascii_whitespace);
+        if !is_between {
+            decoded.push_str(&String::from_utf8_lossy(plain));
+        }
+        is_behind_word = found.is_some();
+        let (text, octets) = found.unwrap_or_else(|| ("=?".to_owned(), 2));
+        decoded.push_str(&text);
+        rest = &word[octets..];
+    }
+    decoded + &String::from_utf8_lossy(rest)
+}
+
+/// The text of the encoded word that begins here, and how many octets it has.
+///
+/// ```text
+/// encoded-word = "=?" charset "?" encoding "?" encoded-text "?="
+/// ```
+fn encoded_word(word: &[u8]) -> Option<(String, usize)> {
+    let mut parts = word.splitn(5, |octet| *octet == b'?');
+    let (charset, encoding, text) = (parts.nth(1)?, parts.next()?, parts.next()?);
+    let missing = (4 - text.len() % 4) % 4;
+    if encoding.eq_ignore_ascii_case(b"b") && matches!(missing, 1 | 2) {
+        // Without its padding the end would be lost.
+        let padded = [b"?", charset, b"?b?", text, &b"=="[..missing], b"?="].concat();
+        let end = b"=??b??=".len() + charset.len() + text.len();
+        let is_whole = word[..end.min(word.len())].ends_with(b"?=");
+        return MessageStream::new(&padded).decode_rfc2047().filter(|_| is_whole).map(|decoded| (decoded, end));
+    }
+    let mut stream = MessageStream::new(&word[1..]);
+    let decoded = stream.decode_rfc2047()?;
+    Some((decoded, 1 + stream.offset()))
 }
 
 /// A field's body with a space in the place of each comment.
@@ -253,6 +291,24 @@ mod tests {
         check("Subject: =?iso-2022-jp?B?GyRCRnxLXBsoQg==?=\r\n\r\n", Some("日本"), 47);
         check("Subject: caf\u{e9}\r\n\r\n", Some("caf\u{e9}"), 18);
         check("X-Subject: no\r\n\r\nSubject: no\r\n", None, 17);
+        let decoded = |text: &str| read(format!("Subject: {text}\r\n\r\n").as_bytes(), 99).subject().unwrap();
+        for (text, expected) in [
+            ("=?utf-8?Q?Re?=: x", "Re: x"),
+            ("a=?utf-8?Q?b?=c", "abc"),
+            ("(\"=?utf-8?Q?a?=\")", "(\"a\")"),
+            ("one   =?utf-8?Q?two?=   three", "one   two   three"),
+            ("=?utf-8?Q?a?=  =?utf-8?Q?b?= =?utf-8?Q?c?==?utf-8?Q?d?=", "abcd"),
+            ("=?utf-8?Q?=E9=A4?= =?utf-8?q?a b?=", "\u{fffd}a b"),
+            ("=?utf-8?B?SGVsbG8?=: =?utf-8?b?SGVsbG8gdw?= =?utf-8?b?YQ?=", "Hello: Hello wa"),
+            ("=?utf-8?B?SGVsbG8=?=", "Hello"),
+            (
+                "=?utf-8?q?=zz?= =?utf-8?x?a?= =? =?= =?utf-8?B?SGVsbG8",
+                "=?utf-8?q?=zz?= =?utf-8?x?a?= =? =?= =?utf-8?B?SGVsbG8",
+            ),
+            ("=?utf-8?B?SGVsbG8?", "=?utf-8?B?SGVsbG8?"),
+        ] {
+            assert_eq!(decoded(text), expected, "{text}");
+        }
         check("", None, 0);
     }
 

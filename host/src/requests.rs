@@ -113,7 +113,7 @@ impl Requests {
                 }
                 Err(error) => {
                     warn!(%id, %error, "a message was not stored");
-                    Reply::Unavailable
+                    if matches!(error, StoreError::Full(_)) { Reply::OutOfSpace } else { Reply::Unavailable }
                 }
             },
             Err(reply) => reply,

@@ -99,6 +99,7 @@ impl Recordings {
             with_content: settings.record_content,
         };
         disk.sweep().and_then(|()| disk.tidy(0)).with_context(shown)?;
+        tempfile::tempfile_in(directory).with_context(shown)?;
         std::thread::Builder::new().name("recordings".to_owned()).spawn(move || disk.run(&waiting))?;
         Ok(Some(Recordings { writer, percent: settings.record, sessions: Arc::default(), held: Arc::default() }))
     }

@@ -24,6 +24,9 @@ pub enum StoreError {
     /// The database answered, and does not take this.
     #[error("the database refused: {0}")]
     Refused(String),
+    /// There is no room for it now.
+    #[error("the database has no room: {0}")]
+    Full(String),
     /// A user of that name is there already.
     #[error("{0} exists already")]
     Exists(String),

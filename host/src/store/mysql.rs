@@ -126,7 +126,7 @@ fn open_text(fault: Fault) -> String {
     match fault {
         Fault::Late => "the server does not answer".into(),
         Fault::Denied(text) => format!("the server refuses the account or the database: {text}"),
-        Fault::Lost(text) | Fault::Again(text) | Fault::Failed(text) | Fault::Refused(text) => {
+        Fault::Lost(text) | Fault::Again(text) | Fault::Failed(text) | Fault::Refused(text) | Fault::Full(text) => {
             format!("cannot connect: {text}")
         }
         Fault::Duplicate => "cannot connect".into(),

@@ -327,6 +327,7 @@ fn fault(error: rusqlite::Error) -> StoreError {
     let text = error.to_string();
     match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => StoreError::Refused(text),
+        Some(ErrorCode::DiskFull) => StoreError::Full(text),
         _ => StoreError::Unavailable(text),
     }
 }

@@ -79,6 +79,14 @@ async fn a_refused_row_leaves_its_neighbours_alone() {
 }
 
 #[tokio::test]
+async fn where_there_is_no_room_a_smaller_message_may_be_taken() {
+    let (_dir, store) = fresh().await;
+    store.change(|connection| connection.pragma_update(None, "max_page_count", 30)).await.unwrap();
+    assert!(matches!(store.store_message(sample(&[b'x'; 200_000])).await, Err(StoreError::Full(_))));
+    store.store_message(sample(b"x")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_locked_file_is_unavailable_and_nothing_is_stored_later() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mail.db");

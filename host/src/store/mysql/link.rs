@@ -35,6 +35,8 @@ pub(super) enum Fault {
     Late,
     /// The row is at fault.
     Refused(String),
+    /// There is no room for the row.
+    Full(String),
     /// A unique key is taken.
     Duplicate,
     /// The account may not do this, or not even connect.
@@ -56,6 +58,8 @@ impl Fault {
             // where another connection may reach one that is ready.
             1053 | 1927 | 4031 | 1290 | 1836 | 1047 => Fault::Lost(text),
             1062 => Fault::Duplicate,
+            // Of the disk, of a table.
+            1021 | 1114 => Fault::Full(text),
             1044 | 1045 | 1049 | 1142 | 1143 | 1227 | 1698 | 3118 | 3879 | 4151 => Fault::Denied(text),
             // Null, row size, packet size, range, invalid characters, wrong value, too long, JSON, SIGNAL, CHECK; a transaction
             // or a row that is too large (TiDB).
@@ -76,6 +80,7 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Refused(text) => StoreError::Refused(text),
+            Fault::Full(text) => StoreError::Full(text),
             Fault::Duplicate => StoreError::Refused("a key is there already".into()),
             Fault::Late => StoreError::Unavailable("no answer in time".into()),
             Fault::Lost(text) | Fault::Again(text) | Fault::Denied(text) | Fault::Failed(text) => {
@@ -284,5 +289,6 @@ mod tests {
         assert!(matches!(fault(1047), Fault::Lost(_)) && !fault(1047).leaves_link());
         // Rows that are too large for TiDB together go through one by one.
         assert!(matches!(fault(8004), Fault::Refused(_)) && matches!(fault(8025), Fault::Refused(_)));
+        assert!(matches!(StoreError::from(fault(1114)), StoreError::Full(_)));
     }
 }

@@ -55,6 +55,10 @@ impl Place {
 #[test]
 fn users_and_groups() {
     let place = Place::new();
+    // Whoever asks what is in a database makes none.
+    place.fails("user list", "there is no database mailcell.db");
+    place.fails("message list --database sqlite:other.db", "there is no database other.db");
+    assert_eq!(std::fs::read_dir(place.0.path()).unwrap().count(), 0);
     place.ok("user add Bob@MX.test --group Staff");
     place.ok("user add ann@mx.test --group staff");
     place.ok("user add zoe@mx.test");
@@ -80,6 +84,7 @@ fn users_and_groups() {
 #[test]
 fn messages_that_are_not_there() {
     let place = Place::new();
+    place.ok("user add bob@mx.test");
     assert_eq!(place.ok("message list --json"), "[]\n");
     place.fails("message show 019a0f5e-7d3c-7b1e-9c55-2f6f3c1d4a7b", "there is no message 019a0f5e");
     place.fails("message remove 019a0f5e-7d3c-7b1e-9c55-2f6f3c1d4a7b", "there is no message");
@@ -160,6 +165,7 @@ fn a_configuration_that_cannot_be_served_is_found_beforehand() {
 #[test]
 fn who_stops_reading_ends_a_command_quietly() {
     let place = Place::new();
+    place.ok("user add bob@mx.test");
     for line in ["user list", "tls self-signed", "core sign --make-key key.pem"] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

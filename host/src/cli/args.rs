@@ -6,7 +6,7 @@ use crate::store::{self, MailStore};
 use anyhow::Context;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What was given for the settings of a command: all of them with `SERVER`, else those of the database.
@@ -43,6 +43,16 @@ impl<const SERVER: bool> SettingArgs<SERVER> {
     /// Opens the database.
     pub(super) async fn open_store(&self) -> anyhow::Result<Arc<dyn MailStore>> {
         open_store(&self.load()?).await
+    }
+
+    /// As [`Self::open_store`], of one that is there: who asks what is in it makes none.
+    pub(super) async fn open_existing_store(&self) -> anyhow::Result<Arc<dyn MailStore>> {
+        let settings = self.load()?;
+        let file = settings.database.strip_prefix("sqlite:");
+        if let Some(file) = file.filter(|file| !Path::new(file).exists()) {
+            anyhow::bail!("there is no database {file}");
+        }
+        open_store(&settings).await
     }
 }
 

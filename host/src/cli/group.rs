@@ -29,7 +29,7 @@ pub(super) enum Command {
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::List { json, database } => {
-            let groups = database.open_store().await?.list_groups().await?;
+            let groups = database.open_existing_store().await?.list_groups().await?;
             if json {
                 return output::print_json(
                     &groups.iter().map(|g| json!({ "name": g.name, "members": g.members })).collect::<Vec<_>>(),
@@ -39,7 +39,7 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
             output::print_table(["GROUP", "MEMBERS"], &rows)
         }
         Command::Show { name, json, database } => {
-            let members = database.open_store().await?.expand_group(&user::group_name(&name)?).await?;
+            let members = database.open_existing_store().await?.expand_group(&user::group_name(&name)?).await?;
             anyhow::ensure!(!members.is_empty(), "there is no group {name}");
             if json {
                 return output::print_json(

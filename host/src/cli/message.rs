@@ -97,14 +97,14 @@ impl From<FilterArgs> for MessageFilter {
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::List { filter, json, database } => {
-            list(database.open_store().await?.as_ref(), filter.into(), json).await
+            list(database.open_existing_store().await?.as_ref(), filter.into(), json).await
         }
         Command::Show { id, raw, database } => {
-            let message = fetch(database.open_store().await?.as_ref(), id).await?;
+            let message = fetch(database.open_existing_store().await?.as_ref(), id).await?;
             if raw { print_raw(&message) } else { print(&message) }
         }
         Command::Export { target, filter, database } => {
-            let store = database.open_store().await?;
+            let store = database.open_existing_store().await?;
             let mut messages = store.list_messages(&filter.into()).await?;
             messages.reverse();
             match (target.mbox, target.eml) {
@@ -114,7 +114,7 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
             }
         }
         Command::Remove { id, database } => {
-            let store = database.open_store().await?;
+            let store = database.open_existing_store().await?;
             for id in id {
                 anyhow::ensure!(store.remove_message(id).await?, "there is no message {id}");
             }

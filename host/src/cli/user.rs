@@ -80,13 +80,13 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
                 change != UserChange::default(),
                 "nothing to set: give --group, --no-group or --password-stdin"
             );
-            let is_there = database.open_store().await?.set_user(&username, &domain, &change).await?;
+            let is_there = database.open_existing_store().await?.set_user(&username, &domain, &change).await?;
             found(is_there, &address)
         }
-        Command::List { json, database } => list(database.open_store().await?.as_ref(), json).await,
+        Command::List { json, database } => list(database.open_existing_store().await?.as_ref(), json).await,
         Command::Remove { address, database } => {
             let (username, domain) = parse_address(&address)?;
-            let is_there = database.open_store().await?.remove_user(&username, &domain).await?;
+            let is_there = database.open_existing_store().await?.remove_user(&username, &domain).await?;
             found(is_there, &address)
         }
     }

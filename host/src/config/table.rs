@@ -210,7 +210,7 @@ settings! {
         "Where spool files are made, which have no name; empty for the system's temporary directory."
         |s, texts| s.spool_directory = path(one(texts)?).unwrap_or_else(std::env::temp_dir);
     Server "store-memory" "SIZE" "\"256MiB\""
-        "Memory for messages on their way into the database, all together."
+        "Memory for messages on their way into the database, all together. A message waits for it as long as for the database."
         |s, texts| s.store_memory = size(one(texts)?)?;
     Server "drain-timeout" "DURATION" "\"30s\""
         "How long a session may take to end its command when the server is stopped."

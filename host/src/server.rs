@@ -122,7 +122,7 @@ impl Server {
             let (slot, core) = (entrance.slot.name(), entrance.slot.plan().current);
             if let Ok(address) = listener.local_addr() {
                 let (name, protocol, tls) = (&entrance.settings.name, entrance.protocol.word(), entrance.tls.word());
-                info!(%address, protocol, tls, name, slot, core = core.short_digest(), "listening");
+                info!(%address, %protocol, %tls, name, slot, core = core.short_digest(), "listening");
             }
         }
         let mut acceptors = JoinSet::new();

@@ -84,7 +84,7 @@ impl Setup {
         let (listen, database) = (format!("{} protocol=lmtp", self.lmtp), self.database());
         let arguments = [&["--listen", &listen, "--database", &database], self.arguments].concat();
         let server = Server::start(Path::new(PROGRAM), &arguments, &[]);
-        server.wait_for_log("protocol=Lmtp");
+        server.wait_for_log("protocol=lmtp");
         self.server = Some(server);
     }
 

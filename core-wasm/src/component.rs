@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicU8;
 
 wit_bindgen::generate!({ path: "../wit", world: "core", pub_export_macro: true });
 
@@ -38,6 +39,14 @@ static ALLOCATOR: talc::wasm::WasmArenaTalc = {
 
 /// With stack and static data, a little less than the memory that the host gives a cell.
 const ARENA_OCTETS: usize = 640 << 10;
+
+/// Static data that is written begins with a page: what is small of it, and where the arena begins, is in one page then, of which each
+/// session has its own, and not in two.
+#[used]
+static WRITTEN: Page = Page(AtomicU8::new(1));
+
+#[repr(align(4096))]
+struct Page(#[expect(dead_code, reason = "it is for its place")] AtomicU8);
 
 /// A core as a component.
 pub struct Component<C>(PhantomData<C>);

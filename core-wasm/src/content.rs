@@ -1,7 +1,7 @@
 //! The header section of a message, read while it passes: the first `Subject`, the first `Date`, and where the body
 //! starts. RFC 5322 2.1 and 2.2; a line that is no header field ends the section, so that a body is never searched.
 
-use crate::limits::{FIELD_NAME_OCTETS_MAX, FIELD_OCTETS_MAX};
+use crate::limits::{DATA_LINE_OCTETS_MAX, FIELD_NAME_OCTETS_MAX, FIELD_OCTETS_MAX};
 use crate::step::Date;
 use jiff::fmt::rfc2822::DateTimeParser;
 use mail_parser::parsers::MessageStream;
@@ -222,6 +222,8 @@ fn decode(text: &[u8]) -> String {
 /// encoded-word = "=?" charset "?" encoding "?" encoded-text "?="
 /// ```
 fn encoded_word(word: &[u8]) -> Option<(String, usize)> {
+    // It is in one line. Many that have no end would be looked through to the end of the text each.
+    let word = &word[..word.len().min(DATA_LINE_OCTETS_MAX)];
     let mut parts = word.splitn(5, |octet| *octet == b'?');
     let (charset, encoding, text) = (parts.nth(1)?, parts.next()?, parts.next()?);
     let missing = (4 - text.len() % 4) % 4;
@@ -291,6 +293,7 @@ mod tests {
         check("Subject: =?iso-2022-jp?B?GyRCRnxLXBsoQg==?=\r\n\r\n", Some("日本"), 47);
         check("Subject: caf\u{e9}\r\n\r\n", Some("caf\u{e9}"), 18);
         check("X-Subject: no\r\n\r\nSubject: no\r\n", None, 17);
+        let endless = format!("=?utf-8?Q?{}?=", "x".repeat(DATA_LINE_OCTETS_MAX));
         let decoded = |text: &str| read(format!("Subject: {text}\r\n\r\n").as_bytes(), 99).subject().unwrap();
         for (text, expected) in [
             ("=?utf-8?Q?Re?=: x", "Re: x"),
@@ -306,6 +309,7 @@ mod tests {
                 "=?utf-8?q?=zz?= =?utf-8?x?a?= =? =?= =?utf-8?B?SGVsbG8",
             ),
             ("=?utf-8?B?SGVsbG8?", "=?utf-8?B?SGVsbG8?"),
+            (&endless, &endless),
         ] {
             assert_eq!(decoded(text), expected, "{text}");
         }

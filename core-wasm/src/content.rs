@@ -3,9 +3,10 @@
 
 use crate::limits::{DATA_LINE_OCTETS_MAX, FIELD_NAME_OCTETS_MAX, FIELD_OCTETS_MAX};
 use crate::step::Date;
-use jiff::fmt::rfc2822::DateTimeParser;
 use mail_parser::parsers::MessageStream;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 /// Where in the header section the reader is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,12 +187,15 @@ impl ContentReader {
 
     /// The date with its zone; a broken one is none.
     pub(crate) fn date(&self) -> Option<Date> {
-        static PARSER: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
-        let raw = self.date.as_ref()?;
-        let date = PARSER.parse_zoned_datetime(without_comments(raw).trim_ascii()).ok()?;
+        let text = String::from_utf8(without_comments(self.date.as_ref()?)).ok()?;
+        let parse = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();
+        let text = text.trim_ascii();
+        // A zone by a name that nobody knows counts as -0000. RFC 5322 4.3.
+        let without_zone = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+        let date = parse(text).or_else(|| parse(&format!("{without_zone}-0000")))?;
         // The parser takes zones of a day and more, which no clock has.
-        let zone_minutes = i16::try_from(date.offset().seconds() / 60).ok().filter(|zone| zone.abs() < 24 * 60)?;
-        Some(Date { seconds: date.timestamp().as_second(), zone_minutes })
+        let zone_minutes = Some(date.offset().whole_minutes()).filter(|zone| zone.abs() < 24 * 60)?;
+        Some(Date { seconds: date.unix_timestamp(), zone_minutes })
     }
 }
 
@@ -345,6 +349,7 @@ mod tests {
         assert_eq!(date("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600 (CST)"), Some((880_127_706, -360)));
         assert_eq!(date("Fri, 21 Nov 1997\r\n 09:55:06 EST"), Some((880_124_106, -300)));
         assert_eq!(date("Mon, 21 Nov 1997 09:55:06 +0000"), Some((880_106_106, 0)));
+        assert_eq!(date("Fri, 21 Nov 1997 09:55:06 CET"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09:55:06 -2359"), Some((880_192_446, -1439)));
         assert_eq!(date("(a (nested \\) one)) 21 Nov 97 09:55:06 GMT"), Some((880_106_106, 0)));
         for broken in [
@@ -352,6 +357,7 @@ mod tests {
             "yesterday",
             "Fri, 31 Feb 1997 09:55:06 +0000",
             "Fri, 21 Nov 1997 25:55:06 +0000",
+            "Fri, 21 Nov 1997 09:55:06",
             "1997-11-21",
             "Fri, 21 Nov 1997 09:55:06 +2400",
             "Fri, 21 Nov 1997 09:55:06 -2559",

@@ -1,5 +1,6 @@
 //! The program as a process, and a plain client to talk to it line by line.
 
+use crate::process::bound_to_this_program;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -48,7 +49,10 @@ fn address_in(line: &str) -> SocketAddr {
 
 /// A command of the program, with nothing of this process's own settings.
 pub fn command(program: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
+    without_settings(Command::new(program), arguments)
+}
+
+fn without_settings(mut command: Command, arguments: &[&str]) -> Command {
     command.args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MAILCELL_")) {
         command.env_remove(name);
@@ -89,7 +93,7 @@ impl Server {
     /// When it does not.
     pub fn start(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Server {
         let directory = tempfile::tempdir().expect("a directory can be made");
-        let mut serve = command(program, &["serve", "--listen", "127.0.0.1:0"]);
+        let mut serve = without_settings(bound_to_this_program(program), &["serve", "--listen", "127.0.0.1:0"]);
         if !arguments.contains(&"--name") {
             serve.args(["--name", "mx.test"]);
         }

@@ -1,7 +1,7 @@
 //! The header section of a message, read while it passes: the first `Subject`, the first `Date`, and where the body
 //! starts. RFC 5322 2.1 and 2.2; a line that is no header field ends the section, so that a body is never searched.
 
-use crate::limits::{DATA_LINE_OCTETS_MAX, FIELD_NAME_OCTETS_MAX, FIELD_OCTETS_MAX};
+use crate::limits::{DATA_LINE_OCTETS_MAX, DATE_SECONDS_MAX, FIELD_NAME_OCTETS_MAX, FIELD_OCTETS_MAX};
 use crate::step::Date;
 use mail_parser::parsers::MessageStream;
 use serde::{Deserialize, Serialize};
@@ -193,9 +193,9 @@ impl ContentReader {
         // A zone by a name that nobody knows counts as -0000. RFC 5322 4.3.
         let without_zone = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
         let date = parse(text).or_else(|| parse(&format!("{without_zone}-0000")))?;
+        let (seconds, zone_minutes) = (date.unix_timestamp(), date.offset().whole_minutes());
         // The parser takes zones of a day and more, which no clock has.
-        let zone_minutes = Some(date.offset().whole_minutes()).filter(|zone| zone.abs() < 24 * 60)?;
-        Some(Date { seconds: date.unix_timestamp(), zone_minutes })
+        (seconds <= DATE_SECONDS_MAX && zone_minutes.abs() < 24 * 60).then_some(Date { seconds, zone_minutes })
     }
 }
 
@@ -351,6 +351,7 @@ mod tests {
         assert_eq!(date("Mon, 21 Nov 1997 09:55:06 +0000"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09:55:06 CET"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09:55:06 -2359"), Some((880_192_446, -1439)));
+        assert_eq!(date("Thu, 30 Dec 9999 22:00:00 +0000"), Some((DATE_SECONDS_MAX, 0)));
         assert_eq!(date("(a (nested \\) one)) 21 Nov 97 09:55:06 GMT"), Some((880_106_106, 0)));
         for broken in [
             "",
@@ -361,6 +362,7 @@ mod tests {
             "1997-11-21",
             "Fri, 21 Nov 1997 09:55:06 +2400",
             "Fri, 21 Nov 1997 09:55:06 -2559",
+            "Fri, 31 Dec 9999 23:59:59 -2359",
         ] {
             assert_eq!(date(broken), None, "{broken}");
         }

@@ -31,6 +31,9 @@ pub const RECIPIENTS_MAX: usize = 100;
 /// A line of message data, CRLF counted, a stuffed dot not. RFC 5321 4.5.3.1.6.
 pub const DATA_LINE_OCTETS_MAX: usize = 1000;
 
+/// What `seconds` of a date may be.
+pub const DATE_SECONDS_MAX: i64 = 253_402_207_200;
+
 /// Chunks of one message.
 pub const CHUNKS_MAX: u32 = 10_000;
 

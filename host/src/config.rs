@@ -1,10 +1,12 @@
 //! The configuration. Every setting is one row of [`SETTINGS`]: its key in the file is its flag without the hyphens in
-//! front, and its environment variable is that name in capitals behind `MAILCELL_`.
+//! front, and its environment variable is that name in capitals behind `MAILCELL_`. What is none of them is refused, wherever
+//! it stands.
 //!
 //! A flag wins over the environment, the environment over the file, the file over the default. What a listener says of itself
 //! wins over all of them, on that listener.
 
 mod check;
+mod environment;
 mod listener;
 mod secrets;
 mod slots;
@@ -12,6 +14,7 @@ mod table;
 mod values;
 mod words;
 
+pub use environment::{check_environment, variable};
 pub use listener::{DEFAULT_SLOT, Listener};
 pub use slots::{NamedCore, slot_name};
 pub use table::{Group, SETTINGS, Setting};
@@ -265,11 +268,6 @@ pub fn default_file() -> String {
         file += &format!("\n# {}\n{} = {}\n", setting.about(), setting.name, setting.default);
     }
     file
-}
-
-/// The environment variable of a setting.
-pub fn variable(name: &str) -> String {
-    format!("MAILCELL_{}", name.to_uppercase().replace('-', "_"))
 }
 
 fn find(name: &str) -> anyhow::Result<&'static Setting> {

@@ -130,6 +130,27 @@ fn configuration() {
 }
 
 #[test]
+fn a_variable_that_is_no_setting_is_refused() {
+    let place = Place::new();
+    place.file("m.toml", "log = 'info'\n");
+    let with = |line: &str, name: &str| {
+        let mut command = command(Path::new(PROGRAM), &line.split(' ').collect::<Vec<_>>());
+        command.env(name, "bob").current_dir(place.0.path());
+        run(command, b"")
+    };
+    let error = "mailcell: MAILCELL_ERORS: there is no setting of that name; is it MAILCELL_ERRORS?\n";
+    for line in ["serve", "config show", "config check m.toml", "schema print"] {
+        let refused = with(line, "MAILCELL_ERORS");
+        assert_eq!((refused.status.code(), refused.stderr.as_str()), (Some(1), error), "{line}");
+        assert!(refused.stdout.is_empty(), "{line}");
+    }
+    for name in ["MAILCELL_DATABASE_PASSWORD", "MAILCELL_NAME", "MAILCELL_SERVICE_HOST"] {
+        let shown = with("config check m.toml", name);
+        assert!(shown.status.success(), "{name}: {}", shown.stderr);
+    }
+}
+
+#[test]
 fn a_configuration_that_cannot_be_served_is_found_beforehand() {
     let place = Place::new();
     place.ok("tls self-signed --name mx.test");

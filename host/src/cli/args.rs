@@ -24,6 +24,7 @@ pub(super) type ServerArgs = SettingArgs<true>;
 impl<const SERVER: bool> SettingArgs<SERVER> {
     /// Defaults, file, environment and flags in one.
     pub(super) fn load(&self) -> anyhow::Result<Settings> {
+        config::check_environment()?;
         let mut settings = Settings::default();
         if let Some(file) = &self.file {
             settings.read_file(file)?;

@@ -2,7 +2,7 @@
 
 use super::args::database_options;
 use super::output;
-use crate::config::{Settings, default_file};
+use crate::config::{Settings, check_environment, default_file};
 use crate::tls::Certificates;
 use crate::{cell, store, swap};
 use anyhow::Context;
@@ -23,6 +23,7 @@ pub(super) enum Command {
 }
 
 pub(super) fn run(command: Command) -> anyhow::Result<()> {
+    check_environment()?;
     let mut out = output::stdout();
     match command {
         Command::Check { file } => {

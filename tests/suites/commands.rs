@@ -96,7 +96,9 @@ fn the_command_line_explains_itself() {
     assert!(place.ok("--help").contains("Examples:"));
     assert!(place.ok("serve --help").contains("--idle-timeout <DURATION>"));
     assert!(place.ok("--version").starts_with("mailcell "));
-    for wrong in ["", "srve", "serve --no-such-flag", "message show no-id", "message export"] {
+    for wrong in
+        ["", "srve", "serve --no-such-flag", "message show no-id", "message export", "core swap x.wasm --for 1h"]
+    {
         assert_eq!(place.mailcell(wrong).status.code(), Some(2), "{wrong}");
     }
 }
@@ -160,6 +162,10 @@ fn a_configuration_that_cannot_be_served_is_found_beforehand() {
         ("listen = '[::1]:25 slot=strict'", "slot=strict needs a core"),
         ("core = 'strict=none.wasm'", "none.wasm serves nobody"),
         ("listen = '[::1]:25 proxy=on'", "proxy=on needs proxy-from"),
+        ("proxy-from = '10.0.0.0/8'", "proxy-from needs a listener with proxy=on"),
+        ("record = 5", "record needs record-directory"),
+        ("record-content = 'keep'", "record-content=keep needs record-directory"),
+        ("core-reload = 'watch'", "core-reload=watch needs core"),
         ("listen = '[::1]:25 tls=implicit'", "TLS needs tls-certificate and tls-key"),
         ("accept = 'domains'", "accept=domains needs domains"),
         ("tls-certificate = 'mailcell.crt'", "TLS needs both tls-certificate and tls-key"),

@@ -8,6 +8,7 @@ use crate::config::{DEFAULT_SLOT, slot_name};
 use crate::swap::{self, Mode, Options, State, keys, read_beside};
 use crate::swap::{Accepted, Finding, Report, prove};
 use anyhow::{Context, bail};
+use clap::ArgGroup;
 use jiff::SignedDuration;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -49,7 +50,7 @@ Examples:
 
 A signature is taken from FILE.sig, declared differences from FILE.differences as well. A trial (--shadow, --canary) goes on
 when this command is interrupted: see `mailcell core status` and `rollback`. A server that is started again begins with the
-setting `core`, or the core that it carries.")]
+setting `core`, or the core that it carries.", group = ArgGroup::new("trial").multiple(true))]
     Swap {
         /// A WebAssembly component
         file: PathBuf,
@@ -57,13 +58,13 @@ setting `core`, or the core that it carries.")]
         #[arg(long, value_parser = ["migrate", "drain"], default_value = "migrate")]
         mode: String,
         /// Have it look on at this share of new sessions first
-        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        #[arg(long, value_name = "PERCENT", value_parser = percent, group = "trial")]
         shadow: Option<u8>,
         /// Have it serve this share of new connections first
-        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        #[arg(long, value_name = "PERCENT", value_parser = percent, group = "trial")]
         canary: Option<u8>,
         /// How long it looks on, and how long it is a canary
-        #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+        #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = duration, requires = "trial")]
         time: Duration,
         #[command(flatten)]
         accepted: AcceptedArgs,

@@ -18,7 +18,20 @@ impl Settings {
         }
         let has_whole_certificate = self.tls_certificate.is_some() == self.tls_key.is_some();
         ensure!(has_whole_certificate, "TLS needs both tls-certificate and tls-key");
+        self.check_uses()?;
         self.check_database()
+    }
+
+    /// Sees that nothing is asked for which something else would have to be there for.
+    fn check_uses(&self) -> anyhow::Result<()> {
+        let is_recording = self.record_directory.is_some();
+        ensure!(is_recording || self.record == 0, "record needs record-directory: nothing is recorded otherwise");
+        ensure!(is_recording || !self.record_content, "record-content=keep needs record-directory");
+        let has_file = !self.core_watch_file || !self.core.is_empty();
+        ensure!(has_file, "core-reload=watch needs core: there is no file to watch otherwise");
+        let has_proxied = self.proxy_from.is_empty() || self.listen.iter().any(|listener| listener.is_proxied);
+        ensure!(has_proxied, "proxy-from needs a listener with proxy=on: no proxy is believed otherwise");
+        Ok(())
     }
 
     /// Sees that what is said of the database fits together.
@@ -76,6 +89,23 @@ mod tests {
         assert!(error(on("[::1]:25 tls=required")).contains("TLS needs tls-certificate and tls-key"));
         let half = Settings { tls_key: Some("key".into()), ..Settings::default() };
         assert_eq!(error(half), "TLS needs both tls-certificate and tls-key");
+    }
+
+    #[test]
+    fn what_would_be_of_no_use_is_refused() {
+        let check = |settings: Settings| settings.check().map_err(|error| error.to_string());
+        let error = |settings| check(settings).unwrap_err();
+        assert!(error(Settings { record: 5, ..Settings::default() }).starts_with("record needs record-directory"));
+        let kept = Settings { record_content: true, ..Settings::default() };
+        assert_eq!(error(kept.clone()), "record-content=keep needs record-directory");
+        let directory = Some("recordings".into());
+        assert_eq!(check(Settings { record: 5, record_directory: directory, ..kept }), Ok(()));
+        let watched = Settings { core_watch_file: true, ..Settings::default() };
+        assert!(error(watched).starts_with("core-reload=watch needs core"));
+        let believed = Settings { proxy_from: vec!["10.0.0.0/8".parse().unwrap()], ..Settings::default() };
+        assert!(error(believed.clone()).starts_with("proxy-from needs a listener with proxy=on"));
+        let listen = ["[::1]:25", "[::1]:26 proxy=on"].map(|listener| listener.parse().unwrap()).into();
+        assert_eq!(check(Settings { listen, ..believed }), Ok(()));
     }
 
     #[test]

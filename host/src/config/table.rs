@@ -94,7 +94,7 @@ settings! {
         "Ed25519 keys of those who may bring a core, in base64; with none of them, whoever may use the control socket."
         |s, texts| s.core_keys = keys(texts)?;
     Server "core-reload" "signal|watch" "\"signal\""
-        "When the files of cores are read again: at SIGHUP, or when they change too."
+        "When the files of cores are read again: at SIGHUP, or when they change too, which needs core."
         |s, texts| s.core_watch_file = choice(one(texts)?, "watch", "signal", "expected signal or watch")?;
     Server "core-drain" "DURATION" "\"1h\""
         "How long sessions that do not move may stay in a core that was replaced."
@@ -109,10 +109,10 @@ settings! {
         "Where sessions are recorded, those that a core loses at the least; empty for nowhere."
         |s, texts| s.record_directory = path(one(texts)?);
     Server "record" "PERCENT" "0"
-        "The share of all other sessions that is recorded."
+        "The share of all other sessions that is recorded; it needs record-directory."
         |s, texts| s.record = percent(one(texts)?)?;
     Server "record-content" "mask|keep" "\"mask\""
-        "What recordings hold of messages: their shape, or all."
+        "What recordings hold of messages: their shape, or all, which needs record-directory."
         |s, texts| s.record_content = choice(one(texts)?, "keep", "mask", "expected mask or keep")?;
     Server "record-size" "SIZE" "\"64MiB\""
         "All recordings together; the oldest make room."

@@ -1,6 +1,6 @@
 //! Flags and environment variables, made from the table of settings.
 
-use super::output;
+use super::{WrongArgument, output};
 use crate::config::{self, Group, SETTINGS, Setting, Settings};
 use crate::store::{self, MailStore};
 use anyhow::Context;
@@ -30,13 +30,14 @@ impl<const SERVER: bool> SettingArgs<SERVER> {
             settings.read_file(file)?;
         }
         for (name, values, source) in &self.given {
-            let shown = match source {
-                ValueSource::EnvVariable => config::variable(name),
-                _ => format!("--{name}"),
-            };
             let setting =
                 settings_of(SERVER).find(|setting| setting.name == *name).expect("it was read from the table");
-            settings.set(setting, values, &shown)?;
+            match source {
+                ValueSource::EnvVariable => settings.set(setting, values, &config::variable(name))?,
+                _ => settings
+                    .set(setting, values, &format!("--{name}"))
+                    .map_err(|error| WrongArgument(error.to_string()))?,
+            }
         }
         Ok(settings)
     }

@@ -17,6 +17,7 @@ pub(super) enum Command {
     /// List the members of a group, as EXPN does.
     Show {
         /// The group's name
+        #[arg(value_parser = user::group_name)]
         name: String,
         /// Print an array of objects
         #[arg(long)]
@@ -39,7 +40,7 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
             output::print_table(["GROUP", "MEMBERS"], &rows)
         }
         Command::Show { name, json, database } => {
-            let members = database.open_existing_store().await?.expand_group(&user::group_name(&name)?).await?;
+            let members = database.open_existing_store().await?.expand_group(&name).await?;
             anyhow::ensure!(!members.is_empty(), "there is no group {name}");
             if json {
                 return output::print_json(

@@ -35,7 +35,9 @@ Examples:
   mailcell message show --raw 019a0f5e-7d3c-7b1e-9c55-2f6f3c1d4a7b
 
 Every setting is a flag, an environment variable (MAILCELL_ and the flag in capitals) and a key of the configuration file:
-see `mailcell config show`. Exit codes: 0 done, 1 not done, 2 the command line is wrong.";
+see `mailcell config show`.
+
+Exit codes: 0 done, 1 not done, 2 an argument is unknown, missing or of the wrong form.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -98,6 +100,11 @@ fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> 
     done
 }
 
+/// An argument is of the wrong form, which only the table of settings knows.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongArgument(String);
+
 /// One clear line, and no backtrace.
 fn fail(error: &anyhow::Error) -> ExitCode {
     if output::is_broken_pipe(error) {
@@ -106,5 +113,5 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     let line = format!("{error:#}").trim_end().replace('\n', " ");
     // If nobody reads it, the exit code still tells.
     let _ = writeln!(io::stderr(), "mailcell: {}", output::printable(&line));
-    ExitCode::FAILURE
+    if error.is::<WrongArgument>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

@@ -19,7 +19,8 @@ Examples:
 
 A recording is a text: `C:` what the client sent, `S:` what the server said, `Q:` and `A:` a request of the core and its
 reply, `E:` an event, `M:` the message that a request is about. In a difference, `-` is as recorded, `+` is as the core has
-it, and `!:` says how a session was lost. Exit codes: 0 all is as recorded, 1 it is not.")]
+it, and `!:` says how a session was lost. Exit codes: 0 all is as recorded, 1 it is not,
+or that cannot be told.")]
 pub(super) struct Args {
     /// Recordings, or transcripts
     #[arg(required = true)]

@@ -5,8 +5,10 @@ use super::output;
 use crate::credentials::{self, PASSWORD_OCTETS_MAX};
 use crate::store::{Credentials, MailStore, User, UserChange};
 use anyhow::Context;
+use clap::ArgGroup;
 use mailcell_core::address::{self, Mailbox};
 use serde_json::json;
+use std::fmt::{self, Display};
 use std::io::Read;
 
 #[derive(Debug, clap::Subcommand)]
@@ -18,9 +20,10 @@ Examples:
   mailcell user add ann@example.org --group staff --password-stdin < password")]
     Add {
         /// local-part@domain; letter case does not matter
-        address: String,
+        #[arg(value_parser = parse_address)]
+        address: Address,
         /// The mailing group that the user is a member of
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = group_name)]
         group: Option<String>,
         /// Read a password from standard input: its first line
         #[arg(long)]
@@ -29,17 +32,19 @@ Examples:
         database: DatabaseArgs,
     },
     /// Change a user's group or password.
+    #[command(group = ArgGroup::new("change").required(true).multiple(true))]
     Set {
         /// local-part@domain
-        address: String,
+        #[arg(value_parser = parse_address)]
+        address: Address,
         /// The mailing group that the user becomes a member of
-        #[arg(long, value_name = "NAME", conflicts_with = "no_group")]
+        #[arg(long, value_name = "NAME", value_parser = group_name, group = "change", conflicts_with = "no_group")]
         group: Option<String>,
         /// Take the user out of its mailing group
-        #[arg(long)]
+        #[arg(long, group = "change")]
         no_group: bool,
         /// Read a password from standard input: its first line
-        #[arg(long)]
+        #[arg(long, group = "change")]
         password_stdin: bool,
         #[command(flatten)]
         database: DatabaseArgs,
@@ -55,39 +60,44 @@ Examples:
     /// Remove a user; the messages stay.
     Remove {
         /// local-part@domain
-        address: String,
+        #[arg(value_parser = parse_address)]
+        address: Address,
         #[command(flatten)]
         database: DatabaseArgs,
     },
 }
 
+/// As look-ups have it.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    username: String,
+    domain: String,
+}
+
+impl Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.username, self.domain)
+    }
+}
+
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Add { address, group, password_stdin, database } => {
-            let (username, domain) = parse_address(&address)?;
-            let group = group.as_deref().map(group_name).transpose()?;
+        Command::Add { address: Address { username, domain }, group, password_stdin, database } => {
             let user = User { username, domain, group, credentials: read_password(password_stdin)? };
             Ok(database.open_store().await?.add_user(&user).await?)
         }
         Command::Set { address, group, no_group, password_stdin, database } => {
-            let (username, domain) = parse_address(&address)?;
-            let group = group.as_deref().map(group_name).transpose()?;
             let change = UserChange {
                 group: if no_group { Some(None) } else { group.map(Some) },
                 credentials: read_password(password_stdin)?,
             };
-            anyhow::ensure!(
-                change != UserChange::default(),
-                "nothing to set: give --group, --no-group or --password-stdin"
-            );
-            let is_there = database.open_existing_store().await?.set_user(&username, &domain, &change).await?;
-            found(is_there, &address)
+            let store = database.open_existing_store().await?;
+            found(store.set_user(&address.username, &address.domain, &change).await?, &address)
         }
         Command::List { json, database } => list(database.open_existing_store().await?.as_ref(), json).await,
         Command::Remove { address, database } => {
-            let (username, domain) = parse_address(&address)?;
-            let is_there = database.open_existing_store().await?.remove_user(&username, &domain).await?;
-            found(is_there, &address)
+            let store = database.open_existing_store().await?;
+            found(store.remove_user(&address.username, &address.domain).await?, &address)
         }
     }
 }
@@ -112,21 +122,19 @@ async fn list(store: &dyn MailStore, json: bool) -> anyhow::Result<()> {
     output::print_table(["ADDRESS", "GROUP", "PASSWORD"], &rows)
 }
 
-fn found(is_there: bool, address: &str) -> anyhow::Result<()> {
+fn found(is_there: bool, address: &Address) -> anyhow::Result<()> {
     anyhow::ensure!(is_there, "there is no user {address}");
     Ok(())
 }
 
-fn parse_address(address: &str) -> anyhow::Result<(String, String)> {
-    let mailbox =
-        Mailbox::parse(address).with_context(|| format!("{address:?} is no address: expected local-part@domain"))?;
-    Ok((address::lookup_name(mailbox.local_part), mailbox.domain.to_ascii_lowercase()))
+fn parse_address(address: &str) -> Result<Address, &'static str> {
+    let mailbox = Mailbox::parse(address).ok_or("expected local-part@domain")?;
+    Ok(Address { username: address::lookup_name(mailbox.local_part), domain: mailbox.domain.to_ascii_lowercase() })
 }
 
 /// A group is called by EXPN, so its name is what EXPN can say.
-pub(super) fn group_name(name: &str) -> anyhow::Result<String> {
-    anyhow::ensure!(address::is_local_part(name), "{name:?} is no name of a group: expected a word such as staff");
-    Ok(address::lookup_name(name))
+pub(super) fn group_name(name: &str) -> Result<String, &'static str> {
+    if address::is_local_part(name) { Ok(address::lookup_name(name)) } else { Err("expected a word such as staff") }
 }
 
 fn read_password(wanted: bool) -> anyhow::Result<Option<Credentials>> {

@@ -1,7 +1,7 @@
 //! The table of settings.
 
 use super::values::{
-    choice, count, deadline, domain, duration, keys, name, network, one, parse, path, percent, size, some,
+    choice, count, database, deadline, domain, duration, keys, name, network, one, parse, path, percent, size, some,
 };
 use super::{Listener, NamedCore, Refusal, Settings};
 use crate::store::TlsMode;
@@ -122,7 +122,7 @@ settings! {
         |s, texts| s.record_age = duration(one(texts)?)?;
     Database "database" "URL" "\"sqlite:mailcell.db\""
         "Where mail is kept: sqlite:PATH or mysql://USER@HOST[:PORT]/NAME."
-        |s, texts| s.database = one(texts)?.to_owned();
+        |s, texts| s.database = database(one(texts)?)?;
     Database "database-password-file" "FILE" "\"\""
         "A file that holds the database's password, if MAILCELL_DATABASE_PASSWORD does not or is empty."
         |s, texts| s.database_password_file = path(one(texts)?);

@@ -1,5 +1,6 @@
 //! The kinds of values that settings have, and what is expected of each.
 
+use crate::store;
 use crate::swap::keys::{PublicKey, TrustedKeys};
 use bytesize::ByteSize;
 use ipnet::IpNet;
@@ -90,4 +91,10 @@ pub(super) fn slot(text: &str) -> Result<String, &'static str> {
 
 pub(super) fn domain(text: &str) -> Result<String, &'static str> {
     if address::is_mailbox_domain(text) { Ok(text.to_owned()) } else { Err(DOMAIN) }
+}
+
+/// Where mail is kept. What is wrong with it does not show it: it may hold a password.
+pub(super) fn database(text: &str) -> Result<String, String> {
+    store::check(text, &store::Options::default()).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }

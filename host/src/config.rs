@@ -295,7 +295,7 @@ fn text(value: &DeValue<'_>) -> Option<String> {
 }
 
 /// Whether a name was probably meant for another: one edit away, or with other separators.
-fn is_near(name: &str, other: &str) -> bool {
+pub(crate) fn is_near(name: &str, other: &str) -> bool {
     let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
     let (name, other) = (plain(name), plain(other));
     let common = name.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();

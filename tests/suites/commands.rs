@@ -269,6 +269,10 @@ fn what_cannot_be_served_is_said_in_one_line() {
     place.file("text.wasm", "no component");
     place.fails("serve --core text.wasm", "text.wasm: not a WebAssembly component");
     place.fails("core check text.wasm", "text.wasm: not a WebAssembly component");
+    place.fails("core check --default --accept greting", "there is no session `greting`");
+    place.file("all.differences", "all of them");
+    place.fails("core check --default --differences all.differences", "all.differences:1: expected differences");
+    place.fails("core check all", "all.differences:1: expected differences");
     place.fails("core status", "no server answers at mailcell.sock");
     place.fails("replay text.wasm", "text.wasm:1: a line starts with its kind and a colon");
     place.fails("serve --database sqlite:no/such/place/mail.db", "no/such/place/mail.db");

@@ -43,7 +43,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   mailcell core swap new.wasm
-  mailcell core swap new.wasm --accept help --accept greeting
+  mailcell core swap new.wasm --accept help-in-every-state --accept greeting
   mailcell core swap new.wasm --shadow 10 --canary 5 --for 10m
   mailcell core swap new.wasm --mode drain --differences new.wasm.differences
   mailcell core swap rfc821.wasm --slot strict
@@ -122,13 +122,17 @@ pub(super) struct AcceptedArgs {
 }
 
 impl AcceptedArgs {
-    fn load(self, beside: Option<&Path>) -> anyhow::Result<Accepted> {
-        let mut declared =
-            beside.map(|file| read_beside(file, "differences")).transpose()?.flatten().unwrap_or_default();
-        if let Some(file) = &self.differences {
-            declared += &std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    fn load(self, core: Option<&Path>) -> anyhow::Result<Accepted> {
+        let mut accepted = Accepted { sessions: self.sessions, ..Accepted::default() };
+        if let Some(core) = core {
+            accepted.declare_beside(core)?;
         }
-        Ok(Accepted { sessions: self.sessions, declared })
+        if let Some(file) = &self.differences {
+            let shown = file.display().to_string();
+            let text = std::fs::read(file).with_context(|| format!("cannot read {shown}"))?;
+            accepted.declare(&String::from_utf8_lossy(&text), &shown)?;
+        }
+        Ok(accepted)
     }
 }
 
@@ -199,12 +203,13 @@ async fn check(
     // A session that moves has two cells for a moment.
     let engine = Engine::new(4)?;
     let accepted = accepted.load(file.as_deref())?;
+    let recorded: Vec<_> = recordings.iter().map(|path| read_recording(path)).collect::<anyhow::Result<_>>()?;
+    accepted.check(|name| recorded.iter().any(|(recording, _)| recording == name))?;
     let core = load(&engine, file).await?;
     let live = match against {
         Some(file) => Some(load(&engine, Some(file)).await?),
         None => None,
     };
-    let recorded: Vec<_> = recordings.iter().map(|path| read_recording(path)).collect::<anyhow::Result<_>>()?;
     let report = prove::prove(&core, live.as_ref(), &recorded);
     let mut out = output::stdout();
     let numbers = |list: &[u32]| list.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
@@ -273,7 +278,7 @@ async fn swap(file: &Path, options: Options, client: &Client) -> anyhow::Result<
     out.flush()?;
     let is_trial = options.shadow.or(options.canary).is_some();
     let done = client.swap(&Swap { digest: report.digest.clone(), options }).await?;
-    writeln!(out, "{}", done.message)?;
+    writeln!(out, "# {}", done.message)?;
     out.flush()?;
     if is_trial {
         return follow(&report.digest, client, &mut out).await;
@@ -287,7 +292,7 @@ async fn follow(digest: &str, client: &Client, out: &mut impl Write) -> anyhow::
     loop {
         let status = client.status().await?;
         if status.swap != said {
-            writeln!(out, "{}", status.swap)?;
+            writeln!(out, "# {}", output::printable(&status.swap))?;
             out.flush()?;
             said = status.swap;
         }

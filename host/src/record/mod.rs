@@ -10,7 +10,7 @@
 pub mod mask;
 mod writer;
 
-pub use writer::{Recordings, read_all};
+pub use writer::{Recordings, is_name, read_all};
 
 use crate::cell::{Answer, Facts, Fault, Generation};
 use mailcell_conformance::transcript::Input as Told;

@@ -170,9 +170,13 @@ fn files(directory: &Path) -> std::io::Result<Vec<(PathBuf, SystemTime, u64)>> {
     Ok(files)
 }
 
+/// Whether a recording may have that name, whose file has an extension behind it.
+pub fn is_name(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(kind, id)| KINDS.contains(&kind) && Uuid::try_parse(id).is_ok())
+}
+
 fn is_recording(path: &Path, extension: &str) -> bool {
-    let name = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.split_once('-'));
-    let is_ours = name.is_some_and(|(kind, id)| KINDS.contains(&kind) && Uuid::try_parse(id).is_ok());
+    let is_ours = path.file_stem().and_then(|name| name.to_str()).is_some_and(is_name);
     is_ours && path.extension().is_some_and(|found| found == extension)
 }
 

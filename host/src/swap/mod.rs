@@ -53,6 +53,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Candidates that are kept between their proof and their swap.
 const CANDIDATES_MAX: usize = 8;
 
+/// What is behind the name of a core's file in that of its declared differences.
+const DIFFERENCES: &str = "differences";
+
 /// How a core comes into service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -201,6 +204,7 @@ impl Swapper {
     /// # Errors
     /// Why it may not serve.
     pub fn swap(self: &Arc<Self>, digest: &str, options: &Options) -> anyhow::Result<String> {
+        options.accepted.check(record::is_name)?;
         let mut state = self.state();
         let plan = self.slot.plan();
         if plan.current.digest() == digest {
@@ -298,12 +302,12 @@ impl Swapper {
         let file = self.file.as_ref().context("there is no setting `core` with a file to read again")?;
         let component = crate::cell::read_component(file)?;
         let signature = read_beside(file, "sig")?;
-        let declared = read_beside(file, "differences")?.unwrap_or_default();
+        let mut accepted = Accepted::default();
+        accepted.declare_beside(file)?;
         let report = self.check(component, signature.as_deref()).await?;
         for finding in report.violations.iter().chain(&report.differences) {
             debug!(session = finding.session, "a core differs:\n{}", finding.diff);
         }
-        let accepted = Accepted { sessions: Vec::new(), declared };
         self.swap(&report.digest, &Options { accepted, ..Options::default() })
     }
 
@@ -323,7 +327,7 @@ impl Swapper {
 
     /// Has the file's core serve whenever it, its signature or its declared differences have changed.
     async fn follow(self: &Arc<Self>, file: &Path) {
-        let stamps = || [file.to_owned(), beside(file, "sig"), beside(file, "differences")].map(|path| stamp(&path));
+        let stamps = || [file.to_owned(), beside(file, "sig"), beside(file, DIFFERENCES)].map(|path| stamp(&path));
         let slot = self.slot.name();
         let mut seen = stamps();
         let mut changing = false;
@@ -360,6 +364,17 @@ pub fn read_beside(file: &Path, extension: &str) -> anyhow::Result<Option<String
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+impl Accepted {
+    /// Adds the differences in the file that lies beside a core's, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds anything else.
+    pub fn declare_beside(&mut self, file: &Path) -> anyhow::Result<()> {
+        let text = read_beside(file, DIFFERENCES)?.unwrap_or_default();
+        self.declare(&text, &beside(file, DIFFERENCES).display().to_string())
     }
 }
 

@@ -1,5 +1,8 @@
 //! What was found of a core, and whether it may serve: of differences those that are declared or named.
 
+use crate::config::is_near;
+use anyhow::bail;
+use mailcell_conformance::check::SESSIONS;
 use serde::{Deserialize, Serialize};
 
 /// Sessions that an error names.
@@ -89,29 +92,62 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    /// Adds the differences of a text, which an error calls `shown`.
+    ///
+    /// # Errors
+    /// The first line that is none of a difference.
+    pub fn declare(&mut self, text: &str, shown: &str) -> anyhow::Result<()> {
+        if let Err(line) = diffs(text) {
+            bail!("{shown}:{line}: expected differences as `mailcell core check` prints them");
+        }
+        self.declared += text;
+        // What is added behind it begins a line.
+        self.declared += "\n";
+        Ok(())
+    }
+
+    /// Sees that what is declared are differences, and what is named are sessions: those of the specification, or
+    /// recordings.
+    ///
+    /// # Errors
+    /// What is none.
+    pub fn check(&self, is_recording: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+        Accepted::default().declare(&self.declared, "declared")?;
+        let is_specified = |name: &str| SESSIONS.iter().any(|(session, _)| *session == name);
+        let is_none = |name: &&String| !is_specified(name) && !is_recording(name);
+        let Some(name) = self.sessions.iter().find(is_none) else { return Ok(()) };
+        let near = SESSIONS.iter().find(|(session, _)| is_near(session, name));
+        let hint = near.map(|(session, _)| format!("; is it `{session}`?")).unwrap_or_default();
+        bail!("there is no session `{name}` whose differences could be accepted{hint}")
+    }
+
     fn accepts(&self, finding: &Finding) -> bool {
+        let is_declared =
+            |finding: &Finding| diffs(&self.declared).is_ok_and(|declared| declared.contains(&lines(&finding.diff)));
         // What is not shown is not declared.
-        let is_declared = !finding.is_cut && diffs(&self.declared).contains(&lines(&finding.diff));
-        is_declared || self.sessions.contains(&finding.session)
+        !finding.is_cut && is_declared(finding) || self.sessions.contains(&finding.session)
     }
 }
 
-/// The diffs of a text as `mailcell core check` prints it: each from its `---` line to an empty line or a comment.
-fn diffs(text: &str) -> Vec<Vec<&str>> {
+/// The diffs of a text as `mailcell core check` prints it: each from its `---` line to an empty line or a comment. If there is
+/// anything else, the number of its line.
+fn diffs(text: &str) -> Result<Vec<Vec<&str>>, usize> {
     let mut diffs: Vec<Vec<&str>> = Vec::new();
     let mut is_inside = false;
-    for line in text.lines() {
+    for (number, line) in (1..).zip(text.lines()) {
         if line.starts_with("--- ") {
             is_inside = true;
             diffs.push(Vec::new());
         } else if line.is_empty() || line.starts_with('#') {
             is_inside = false;
+        } else if !(is_inside && line.starts_with([' ', '-', '+', '@', '\\'])) {
+            return Err(number);
         }
         if let (true, Some(diff)) = (is_inside, diffs.last_mut()) {
             diff.push(line.trim_end());
         }
     }
-    diffs
+    Ok(diffs)
 }
 
 fn lines(diff: &str) -> Vec<&str> {
@@ -148,5 +184,31 @@ mod tests {
         assert!(accepted.accepts(&Finding { session: "named".to_owned(), ..finding("x") }));
         let report = Report { unlisted: 1, ..Report::default() };
         assert!(report.verdict(&accepted).is_err(), "what is not shown is not accepted");
+    }
+
+    #[test]
+    fn what_could_not_be_accepted_is_said() {
+        let declared = "# a core\n\n# s: behaves differently\n--- s\n+++ s\n@@ -1 +1 @@\n C: NOOP\n \n-S: 250\n+S: 251";
+        let mut accepted = Accepted::default();
+        accepted.declare(declared, "FILE").unwrap();
+        accepted.declare("--- t\n+++ t\n", "FILE").unwrap();
+        assert_eq!(diffs(&accepted.declared).unwrap().len(), 2);
+        accepted.declare("", "FILE").unwrap();
+        let refused = |text: &str| Accepted::default().declare(text, "FILE").unwrap_err().to_string();
+        let expected = "expected differences as `mailcell core check` prints them";
+        assert_eq!(refused("\0asm"), format!("FILE:1: {expected}"));
+        assert_eq!(refused("--- s\n+++ s\nC: NOOP"), format!("FILE:3: {expected}"));
+        assert_eq!(refused("--- s\n+++ s\n\n-S: 250"), format!("FILE:4: {expected}"));
+
+        let check = |name: &str| {
+            let accepted = Accepted { sessions: vec!["greeting".to_owned(), name.to_owned()], ..Accepted::default() };
+            accepted.check(|name| name == "recorded").map_err(|error| error.to_string())
+        };
+        assert_eq!((check("help-in-every-state"), check("recorded")), (Ok(()), Ok(())));
+        let refusal = |name: &str| format!("there is no session `{name}` whose differences could be accepted");
+        assert_eq!(check("all"), Err(refusal("all")));
+        assert_eq!(check("greting"), Err(refusal("greting") + "; is it `greeting`?"));
+        let raw = Accepted { declared: "all".to_owned(), ..Accepted::default() };
+        assert_eq!(raw.check(|_| true).unwrap_err().to_string(), format!("declared:1: {expected}"));
     }
 }

@@ -184,6 +184,13 @@ fn other_behaviour_must_be_declared() {
     assert!(checked.text().contains("+S: 251 2.0.0 Ok"), "{}", checked.text());
     let names: Vec<_> = checked.text().lines().filter_map(different).map(str::to_owned).collect();
     assert!(!names.is_empty());
+    let refusal = setup.refusal(&file, &["--accept", "all"]);
+    assert!(refusal.contains("there is no session `all` whose differences could be accepted"), "{refusal}");
+    let refusal = setup.refusal(&file, &["--differences", file.to_str().unwrap()]);
+    assert!(
+        refusal.contains("different.wasm:1: expected differences as `mailcell core check` prints them"),
+        "{refusal}"
+    );
     let refusal = setup.refusal(&file, &["--accept", &names[0]]);
     assert!(names.len() == 1 || refusal.contains("undeclared"), "{refusal}");
     let named: Vec<_> = names.iter().flat_map(|name| ["--accept", name]).collect();
@@ -192,7 +199,12 @@ fn other_behaviour_must_be_declared() {
     assert!(setup.core(&["rollback"]).status.success());
     assert_eq!(open.say("NOOP"), "250 2.0.0 Ok\r\n");
     let declared = setup.file("intended", &checked.stdout);
-    setup.swap(&file, &["--differences", declared.to_str().unwrap()]);
+    let shown = setup.swap(&file, &["--differences", declared.to_str().unwrap()]);
+    assert_eq!(open.say("NOOP"), "251 2.0.0 Ok\r\n");
+    // And so is what a swap prints that was done.
+    assert!(setup.core(&["rollback"]).status.success());
+    setup.file("different.wasm.differences", shown.as_bytes());
+    setup.swap(&file, &[]);
     assert_eq!(open.say("NOOP"), "251 2.0.0 Ok\r\n");
 }
 

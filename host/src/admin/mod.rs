@@ -11,6 +11,8 @@
 //! A slot that is not there is a 404.
 //!
 //! What was done is a [`Done`] with the status 200; what is refused is one with 409, and what cannot be read one with 400.
+//! A proof may take minutes, and a few wait for their turn; who comes while they do is told 503 at once. They keep nothing else
+//! out, which is answered at once.
 //! All requests may be sent again: a component is known by its digest.
 
 pub mod client;
@@ -32,10 +34,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info};
 
@@ -45,14 +47,17 @@ pub const SIGNATURE: &str = "mailcell-signature";
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 16;
 
-/// How long one connection may last: compiling and proving a core takes seconds.
+/// Connections that ask for a proof: the others are for those who cannot wait for one.
+const PROOFS_MAX: usize = 4;
+
+/// How long one connection may last: compiling and proving a core takes seconds, and there are others before it.
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// How long a server that has the socket may take to answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How long a client may take to send a request's header section.
-const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a client may take to send a request's header section, and how long its body.
+const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The body of a request to swap.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -124,14 +129,15 @@ impl Listener {
     pub async fn run(self, slots: Arc<Slots>) {
         info!(socket = %self.path.display(), "taking commands");
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let proofs = Arc::new(Semaphore::new(PROOFS_MAX));
         loop {
             // The semaphore is never closed.
             let Ok(permit) = connections.clone().acquire_owned().await else { return };
             match self.socket.accept().await {
                 Ok((stream, _)) => {
-                    let slots = slots.clone();
+                    let commands = Commands { slots: slots.clone(), proofs: proofs.clone(), proof: OnceLock::new() };
                     tokio::spawn(async move {
-                        serve(stream, slots).await;
+                        serve(stream, commands).await;
                         drop(permit);
                     });
                 }
@@ -154,14 +160,23 @@ impl Drop for Listener {
     }
 }
 
-async fn serve(stream: UnixStream, slots: Arc<Slots>) {
+/// What one connection has.
+struct Commands {
+    slots: Arc<Slots>,
+    proofs: Arc<Semaphore>,
+    /// Held to the end of the connection: also a client that does not read what was found is one of a few.
+    proof: OnceLock<OwnedSemaphorePermit>,
+}
+
+async fn serve(stream: UnixStream, commands: Commands) {
+    let commands = Arc::new(commands);
     let service = service_fn(move |request| {
-        let slots = slots.clone();
-        async move { Ok::<_, Infallible>(answer(request, &slots).await) }
+        let commands = commands.clone();
+        async move { Ok::<_, Infallible>(commands.answer(request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIME_MAX)
+        .header_read_timeout(SEND_TIME_MAX)
         .serve_connection(TokioIo::new(stream), service);
     match timeout(CONNECTION_TIME_MAX, connection).await {
         Ok(Ok(())) => {}
@@ -170,13 +185,60 @@ async fn serve(stream: UnixStream, slots: Arc<Slots>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, slots: &Slots) -> Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
-    let answered = match Limited::new(body, limits::COMPONENT_OCTETS_MAX as usize).collect().await {
-        Ok(body) => carry_out(&head, &body.to_bytes(), slots).await,
-        Err(error) => Err(unreadable(error)),
-    };
-    answered.unwrap_or_else(|(status, message)| json(status, &Done { message }))
+impl Commands {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        // Whatever is refused, it is read: a client that cannot send does not read why.
+        let body = Limited::new(body, limits::COMPONENT_OCTETS_MAX as usize).collect();
+        let answered = match timeout(SEND_TIME_MAX, body).await {
+            Ok(Ok(body)) => self.carry_out(&head, &body.to_bytes()).await,
+            Ok(Err(error)) => Err(unreadable(error)),
+            Err(_) => Err(unreadable("it does not come in time")),
+        };
+        answered.unwrap_or_else(|(status, message)| json(status, &Done { message }))
+    }
+
+    async fn carry_out(&self, head: &Parts, body: &[u8]) -> Result<Response<Full<Bytes>>, Refusal> {
+        let slot = head.uri.query().map(|query| query.strip_prefix("slot=").ok_or(query)).transpose();
+        let slot = slot.map_err(|query| unreadable(format!("expected slot=NAME, found {query:?}")))?;
+        let name = slot.unwrap_or(DEFAULT_SLOT);
+        let found = || self.slots.get(name).map_err(|error| (StatusCode::NOT_FOUND, error.to_string()));
+        let conflict = |error: anyhow::Error| (StatusCode::CONFLICT, format!("{error:#}"));
+        let done = match (&head.method, head.uri.path()) {
+            (&Method::GET, "/v1/core") => {
+                let status = if slot.is_none() { self.slots.status() } else { vec![found()?.status()] };
+                return Ok(json(StatusCode::OK, &status));
+            }
+            (&Method::POST, "/v1/core/check") => {
+                let swapper = found()?;
+                self.take_proof()?;
+                let signature = head.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
+                let report = swapper.check(body.to_vec(), signature).await.map_err(conflict)?;
+                return Ok(json(StatusCode::OK, &report));
+            }
+            (&Method::POST, "/v1/core/swap") => {
+                let swap: Swap = serde_json::from_slice(body).map_err(unreadable)?;
+                found()?.swap(&swap.digest, &swap.options)
+            }
+            (&Method::POST, "/v1/core/rollback") => found()?.roll_back(),
+            (_, path) => return Err((StatusCode::NOT_FOUND, format!("there is no {} {path}", head.method))),
+        };
+        done.map(|message| json(StatusCode::OK, &Done { message })).map_err(conflict)
+    }
+
+    /// Counts the connection among those that ask for a proof.
+    fn take_proof(&self) -> Result<(), Refusal> {
+        if self.proof.get().is_none() {
+            let busy = |_| {
+                let message = format!("{PROOFS_MAX} cores are being proved or wait for it already; try again later");
+                (StatusCode::SERVICE_UNAVAILABLE, message)
+            };
+            let permit = self.proofs.clone().try_acquire_owned().map_err(busy)?;
+            // Requests of a connection come one after the other.
+            let _ = self.proof.set(permit);
+        }
+        Ok(())
+    }
 }
 
 /// What is refused, and why.
@@ -184,31 +246,6 @@ type Refusal = (StatusCode, String);
 
 fn unreadable(error: impl Display) -> Refusal {
     (StatusCode::BAD_REQUEST, format!("cannot read the request: {error}"))
-}
-
-async fn carry_out(head: &Parts, body: &[u8], slots: &Slots) -> Result<Response<Full<Bytes>>, Refusal> {
-    let slot = head.uri.query().map(|query| query.strip_prefix("slot=").ok_or(query)).transpose();
-    let slot = slot.map_err(|query| unreadable(format!("expected slot=NAME, found {query:?}")))?;
-    let found = || slots.get(slot.unwrap_or(DEFAULT_SLOT)).map_err(|error| (StatusCode::NOT_FOUND, error.to_string()));
-    let conflict = |error: anyhow::Error| (StatusCode::CONFLICT, format!("{error:#}"));
-    let done = match (&head.method, head.uri.path()) {
-        (&Method::GET, "/v1/core") => {
-            let status = if slot.is_none() { slots.status() } else { vec![found()?.status()] };
-            return Ok(json(StatusCode::OK, &status));
-        }
-        (&Method::POST, "/v1/core/check") => {
-            let signature = head.headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
-            let report = found()?.check(body.to_vec(), signature).await.map_err(conflict)?;
-            return Ok(json(StatusCode::OK, &report));
-        }
-        (&Method::POST, "/v1/core/swap") => {
-            let swap: Swap = serde_json::from_slice(body).map_err(unreadable)?;
-            found()?.swap(&swap.digest, &swap.options)
-        }
-        (&Method::POST, "/v1/core/rollback") => found()?.roll_back(),
-        (_, path) => return Err((StatusCode::NOT_FOUND, format!("there is no {} {path}", head.method))),
-    };
-    done.map(|message| json(StatusCode::OK, &Done { message })).map_err(conflict)
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {

@@ -1,8 +1,14 @@
 //! Who may replace a core, and by which way.
 
 use crate::{PROGRAM, Setup, VARIANT, default_core};
-use mailcell_tests::program::{command, run};
+use mailcell::admin::client::Client;
+use mailcell_tests::program::{PATIENCE, command, run};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 #[test]
 fn only_those_who_are_trusted_bring_a_core() {
@@ -79,4 +85,48 @@ fn the_control_socket_is_its_owners_and_speaks_http() {
     let second = run(second, b"");
     assert!(second.stderr.contains("another server uses it"), "{}", second.stderr);
     assert_eq!(setup.status()["busy"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_proof_keeps_no_command_out() {
+    let setup = Setup::start(&[]);
+    let client = Client::new(&setup.server.control());
+    let mut checks = JoinSet::new();
+    for number in 0..48 {
+        // A section that says a version makes it another core.
+        let core = [default_core(), format!("\0\x0b\x07version{number:03}").as_bytes()].concat();
+        let client = client.clone();
+        checks.spawn(async move { client.check(core, None).await });
+    }
+    let commands = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(client.rollback().await.unwrap_err().to_string().contains("no core has served before"));
+        assert!(!client.status().await.unwrap().busy);
+    };
+    timeout(Duration::from_secs(20), commands).await.unwrap();
+    let (mut proved, mut refused) = (0, 0);
+    while let Some(checked) = timeout(PATIENCE, checks.join_next()).await.unwrap() {
+        match checked.unwrap() {
+            Ok(report) => proved += usize::from(report.violations.is_empty()),
+            Err(error) if error.to_string().contains("are being proved or wait for it already") => refused += 1,
+            Err(error) => panic!("{error:#}"),
+        }
+    }
+    // A place that became free meanwhile may have been taken again.
+    assert!(proved >= 4 && refused >= 24 && proved + refused == 48, "{proved} proved, {refused} refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_send_what_he_said_keeps_no_command_out() {
+    let setup = Setup::start(&[]);
+    let client = Client::new(&setup.server.control());
+    let _stalled: Vec<_> = (0..16)
+        .map(|_| {
+            let mut stream = UnixStream::connect(setup.server.control()).unwrap();
+            let begun = b"POST /v1/core/check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf";
+            stream.write_all(begun).unwrap();
+            stream
+        })
+        .collect();
+    assert!(!timeout(Duration::from_secs(40), client.status()).await.unwrap().unwrap().busy);
 }

@@ -3,9 +3,8 @@
 use super::core::read_recording;
 use super::output;
 use crate::cell::{self, DEFAULT_CORE, Engine, Generation};
-use crate::swap::{self, prove::in_a_cell};
+use crate::swap::{self, DIFF_OCTETS_MAX, LINES_MAX, prove};
 use anyhow::{Context, bail};
-use mailcell_conformance::check;
 use mailcell_conformance::transcript::Transcript;
 use std::io::Write;
 use std::path::PathBuf;
@@ -19,8 +18,10 @@ Examples:
 
 A recording is a text: `C:` what the client sent, `S:` what the server said, `Q:` and `A:` a request of the core and its
 reply, `E:` an event, `M:` the message that a request is about. In a difference, `-` is as recorded, `+` is as the core has
-it, and `!:` says how a session was lost. Exit codes: 0 all is as recorded, 1 it is not,
-or that cannot be told.")]
+it, and `!:` says how a session was lost, as is one that says far more than is recorded. Where a difference is too long to be
+shown whole, that is said.
+
+Exit codes: 0 all is as recorded, 1 it is not, or that cannot be told.")]
 pub(super) struct Args {
     /// Recordings, or transcripts
     #[arg(required = true)]
@@ -53,12 +54,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
                 continue;
             }
         };
-        let expected = recording.effects();
-        let got = check::fold(check::run(&recording, &|config| in_a_cell(&core, config)), &expected);
-        if got != expected {
-            differ += 1;
-            let diff = check::difference(&recording.write(&expected), &recording.write(&got));
-            writeln!(out, "{}:\n{diff}", path.display())?;
+        let Some(finding) = prove::replay(&core, &recording) else { continue };
+        differ += 1;
+        writeln!(out, "{}:\n{}", path.display(), finding.diff)?;
+        if finding.is_cut {
+            let kib = DIFF_OCTETS_MAX >> 10;
+            writeln!(
+                out,
+                "The rest of it is left out: {kib} KiB are shown, and {LINES_MAX} lines of a session compared.\n"
+            )?;
         }
     }
     writeln!(out, "{} of {} sessions differ", differ, args.recordings.len())?;

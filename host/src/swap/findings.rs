@@ -13,10 +13,10 @@ const FINDINGS_MAX: usize = 1_000;
 const FINDINGS_OCTETS_MAX: usize = 2 << 20;
 
 /// Octets of one diff; what is longer is cut.
-const DIFF_OCTETS_MAX: usize = 64 << 10;
+pub const DIFF_OCTETS_MAX: usize = 64 << 10;
 
 /// Lines of a session that are compared: where they are all different, that takes the square of their number.
-const LINES_MAX: usize = 10_000;
+pub const LINES_MAX: usize = 10_000;
 
 /// Keeps a finding, if there is room, and says whether.
 pub(super) fn keep(findings: &mut Vec<Finding>, finding: impl FnOnce() -> Finding) -> bool {

@@ -25,6 +25,7 @@ mod stage;
 mod trial;
 mod turns;
 
+pub use findings::{DIFF_OCTETS_MAX, LINES_MAX};
 pub use plan::{Mode, Share, Verdict};
 pub use report::{Accepted, Finding, Report};
 pub use shadow::Shadow;

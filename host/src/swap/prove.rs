@@ -6,7 +6,7 @@
 //! unless it was declared. A text that differs never refuses.
 
 use super::findings::{Texts, finding, keep};
-use super::report::Report;
+use super::report::{Finding, Report};
 use crate::cell::{Cell, Effects, Facts, Fault, Generation};
 use mailcell_conformance::check::{self, SESSIONS};
 use mailcell_conformance::host::{Effect, Opened, Subject, write_request};
@@ -126,8 +126,8 @@ impl Proof<'_> {
     }
 
     fn effects(&self, session: &Transcript, circle: &[&Generation], when: When) -> Course {
-        let octets_max = COURSE_OCTETS_MAX + 2 * octets(&session.effects());
-        check::run(session, &|config| Subjected::open(circle, when, (self.deadline, octets_max), config))
+        let bounds = (self.deadline, octets_max(&session.effects()));
+        check::run(session, &|config| Subjected::open(circle, when, bounds, config))
     }
 
     fn violation(&mut self, session: &Transcript, expected: &[Vec<Effect>], got: &[Vec<Effect>]) {
@@ -147,6 +147,11 @@ impl Proof<'_> {
         report.texts = texts.into_findings();
         report
     }
+}
+
+/// Octets that a session may say and ask of which that is expected.
+fn octets_max(expected: &[Vec<Effect>]) -> usize {
+    COURSE_OCTETS_MAX + 2 * octets(expected)
 }
 
 /// Octets that are said and asked.
@@ -267,6 +272,15 @@ impl Subject for Subjected {
         self.move_on(&answer.effects.next)?;
         Ok(Answer { consumed: answer.consumed, step: to_step(answer.effects) })
     }
+}
+
+/// Runs a session in a core, and finds what is not as it expects.
+pub fn replay(core: &Generation, session: &Transcript) -> Option<Finding> {
+    let expected = session.effects();
+    let bounds = (Instant::now() + TIME_MAX, octets_max(&expected));
+    let got = check::run(session, &|config| Subjected::open(&[core], When::Never, bounds, config));
+    let got = check::fold(got, &expected);
+    (got != expected).then(|| finding(session, &expected, &got))
 }
 
 /// Opens a session in a cell of its own.

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{info, warn};
@@ -42,6 +42,9 @@ const FINISH_TIME_MAX: Duration = Duration::from_secs(5);
 const LOOK_UP_MIN: Duration = Duration::from_secs(1);
 const LOOK_UP_MAX: Duration = Duration::from_secs(600);
 
+/// How often it is said at the most that sessions are not recorded.
+const REPORT_PAUSE: Duration = Duration::from_secs(10);
+
 /// Recordings that [`read_all`] reads, the latest.
 const READ_MAX: usize = 1_000;
 
@@ -52,6 +55,7 @@ pub struct Recordings {
     percent: u8,
     sessions: Arc<AtomicU64>,
     held: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
 }
 
 enum Work {
@@ -88,6 +92,11 @@ impl Recordings {
     /// # Errors
     /// When the directory cannot be made or written to.
     pub fn start(settings: &Settings) -> anyhow::Result<Option<Recordings>> {
+        let report = |sessions| warn!(sessions, "sessions are not recorded: too many were waiting to be written");
+        Recordings::start_with(settings, report)
+    }
+
+    fn start_with(settings: &Settings, report: fn(u64)) -> anyhow::Result<Option<Recordings>> {
         let Some(directory) = &settings.record_directory else { return Ok(None) };
         let shown = || format!("cannot record to {}", directory.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(shown)?;
@@ -97,11 +106,15 @@ impl Recordings {
             octets_max: settings.record_size,
             age_max: settings.record_age,
             with_content: settings.record_content,
+            dropped: Arc::default(),
+            report,
         };
+        let dropped = disk.dropped.clone();
         disk.sweep().and_then(|()| disk.tidy(0)).with_context(shown)?;
         tempfile::tempfile_in(directory).with_context(shown)?;
         std::thread::Builder::new().name("recordings".to_owned()).spawn(move || disk.run(&waiting))?;
-        Ok(Some(Recordings { writer, percent: settings.record, sessions: Arc::default(), held: Arc::default() }))
+        let (sessions, held) = (Arc::default(), Arc::default());
+        Ok(Some(Recordings { writer, percent: settings.record, sessions, held, dropped }))
     }
 
     /// Begins to record a session.
@@ -122,14 +135,18 @@ impl Recordings {
 
     pub(super) fn write(&self, recording: Recording) {
         if self.writer.try_send(Work::Write(Box::new(recording))).is_err() {
-            warn!("a session is not recorded: too many are waiting to be written");
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Waits, not for long, until everything is written.
     pub async fn finish(&self) {
         let (done, is_done) = oneshot::channel();
-        if self.writer.try_send(Work::Finish(done)).is_err() || timeout(FINISH_TIME_MAX, is_done).await.is_err() {
+        let writer = self.writer.clone();
+        // As many as can be may wait before it.
+        let asked = tokio::task::spawn_blocking(move || writer.send(Work::Finish(done)));
+        let finished = async { asked.await.is_ok_and(|asked| asked.is_ok()) && is_done.await.is_ok() };
+        if !timeout(FINISH_TIME_MAX, finished).await.unwrap_or(false) {
             warn!("the last sessions are not recorded: it takes too long");
         }
     }
@@ -185,13 +202,23 @@ struct Disk {
     octets_max: u64,
     age_max: Duration,
     with_content: bool,
+    /// Sessions that had no place, until that is said.
+    dropped: Arc<AtomicU64>,
+    report: fn(u64),
 }
 
 impl Disk {
     fn run(&self, waiting: &Receiver<Work>) {
         let look_up = self.age_max.clamp(LOOK_UP_MIN, LOOK_UP_MAX);
+        let is_due = |reported: Option<Instant>| reported.is_none_or(|at| at.elapsed() >= REPORT_PAUSE);
+        let mut reported = None;
         loop {
-            let work = match waiting.recv_timeout(look_up) {
+            if is_due(reported) && self.say_dropped() {
+                reported = Some(Instant::now());
+            }
+            // What is dropped meanwhile is said when that is due.
+            let pause = if is_due(reported) { look_up } else { look_up.min(REPORT_PAUSE) };
+            let work = match waiting.recv_timeout(pause) {
                 Ok(work) => work,
                 Err(RecvTimeoutError::Timeout) => {
                     if let Err(error) = self.tidy(0) {
@@ -206,10 +233,22 @@ impl Disk {
                     Ok(path) => info!(file = %path.display(), "recorded"),
                     Err(error) => warn!(error = %format!("{error:#}"), "a session is not recorded"),
                 },
-                // Whoever asked may wait no more.
-                Work::Finish(done) => drop(done.send(())),
+                Work::Finish(done) => {
+                    self.say_dropped();
+                    // Whoever asked may wait no more.
+                    let _ = done.send(());
+                }
             }
         }
+    }
+
+    /// Says how many sessions had no place, if any had none.
+    fn say_dropped(&self) -> bool {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            (self.report)(dropped);
+        }
+        dropped > 0
     }
 
     fn write(&self, recording: Recording) -> anyhow::Result<PathBuf> {
@@ -292,58 +331,5 @@ fn transcript(recording: Recording, with_content: bool) -> (Transcript, Vec<Vec<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_too_old_or_too_much_goes_and_other_files_stay() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        let name = |kind: &str, number: u8| format!("{kind}-019e2f6a-30f4-7d11-9a51-5b1f0b6c2a{number:02x}.txt");
-        let write = |name: &str, age: u64| {
-            fs::write(path(name), [b'x'; 100]).unwrap();
-            let at = SystemTime::now() - Duration::from_secs(age);
-            File::options().write(true).open(path(name)).unwrap().set_modified(at).unwrap();
-        };
-        write("notes.txt", 1_000);
-        write("session-notes.txt", 1_000);
-        for (number, age) in [(1, 1_000), (2, 50), (3, 40), (4, 30)] {
-            write(&name("session", number), age);
-        }
-        write(&name("fault", 5).replace(".txt", ".part"), 0);
-        let disk = Disk {
-            directory: directory.path().to_owned(),
-            octets_max: 300,
-            age_max: Duration::from_secs(100),
-            with_content: false,
-        };
-        disk.sweep().unwrap();
-        disk.tidy(100).unwrap();
-        let mut left: Vec<_> =
-            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        left.sort();
-        assert_eq!(
-            left,
-            ["notes.txt".to_owned(), name("session", 3), name("session", 4), "session-notes.txt".to_owned()]
-        );
-    }
-
-    #[test]
-    fn what_becomes_too_old_goes_though_nothing_is_written() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("session-019e2f6a-30f4-7d11-9a51-5b1f0b6c2a01.txt");
-        fs::write(&path, "x").unwrap();
-        let settings = Settings {
-            record_directory: Some(directory.path().to_owned()),
-            record_age: Duration::from_millis(500),
-            ..Settings::default()
-        };
-        let _recordings = Recordings::start(&settings).unwrap().unwrap();
-        assert!(path.exists());
-        let started = std::time::Instant::now();
-        while path.exists() {
-            assert!(started.elapsed() < Duration::from_secs(20));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
+#[path = "writer_tests.rs"]
+mod tests;

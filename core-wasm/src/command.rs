@@ -48,7 +48,7 @@ verbs! {
     Rset "RSET" "RSET"                     "Forgets sender, recipients and data."
     Vrfy "VRFY" "VRFY <user> [SMTPUTF8]"              "Tells whether a user exists, and the mailboxes."
     Expn "EXPN" "EXPN <group> [SMTPUTF8]"             "Lists the members of a mailing group."
-    Help "HELP" "HELP [<command>]"         "Explains a command, or lists all of them."
+    Help "HELP" "HELP [<command>]"         "Explains a command, or lists the commands."
     Noop "NOOP" "NOOP"                     "Does nothing but keep the connection open."
     Quit "QUIT" "QUIT"                     "Ends the session."
     Send "SEND" "SEND FROM:<path>"         "Not implemented."
@@ -66,6 +66,11 @@ impl Verb {
     /// Whether it may hold what is not ASCII. RFC 6531 3.1.
     pub(crate) fn takes_utf8(self) -> bool {
         matches!(self, Verb::Mail | Verb::Rcpt | Verb::Vrfy | Verb::Expn)
+    }
+
+    /// Whether there is more to it than its name.
+    fn is_implemented(self) -> bool {
+        !matches!(self, Verb::Send | Verb::Soml | Verb::Saml | Verb::Turn)
     }
 
     /// What the table says of it.
@@ -88,15 +93,21 @@ pub(crate) fn is_another_protocol(line: &[u8]) -> bool {
     is_http || !line.first().is_some_and(u8::is_ascii_alphabetic)
 }
 
-/// What HELP says of a verb, or of all of them.
-pub(crate) fn help(argument: &str) -> Vec<Response> {
+/// What HELP says of a verb, or of all that a session has.
+pub(crate) fn help(argument: &str, is_offered: impl Fn(Verb) -> bool) -> Vec<Response> {
     if let Some(verb) = Verb::named(argument) {
         let row = verb.row();
         return [row.syntax, row.help].map(|line| responses::HELP_LINE.with(line)).into();
     }
-    let names: Vec<_> = ALL.iter().map(|row| row.name).collect();
+    let list = |is_implemented: bool| {
+        let rows = ALL.iter().filter(|row| row.verb.is_implemented() == is_implemented && is_offered(row.verb));
+        let names: Vec<_> = rows.map(|row| row.name).collect();
+        names.chunks(8).map(|names| format!("  {}", names.join(" "))).collect::<Vec<_>>()
+    };
     let mut lines = vec!["Commands:".to_owned()];
-    lines.extend(names.chunks(8).map(|names| format!("  {}", names.join(" "))));
+    lines.extend(list(true));
+    lines.push("Not implemented:".to_owned());
+    lines.extend(list(false));
     lines.push("HELP <command> explains one.".to_owned());
     lines.iter().map(|line| responses::HELP_LINE.with(line)).collect()
 }

@@ -158,13 +158,7 @@ impl Session {
         if !is_allowed {
             return self.refuse_line(line.as_bytes(), None, responses::BAD_OCTETS);
         }
-        // RFC 2033 4.1: LHLO takes the place of HELO and EHLO, which are none then.
-        let is_here = |verb: &Verb| match verb {
-            Verb::Helo | Verb::Ehlo => !self.settings.lmtp,
-            Verb::Lhlo => self.settings.lmtp,
-            _ => true,
-        };
-        let Some(verb) = verb.filter(is_here) else {
+        let Some(verb) = verb.filter(|verb| self.knows(*verb)) else {
             return self.finish_error(None, responses::UNRECOGNIZED);
         };
         if line_octets > self.command_octets_max(verb) {
@@ -291,7 +285,7 @@ impl Session {
             Verb::Rset => return Ok((Respond(responses::RESET_OK.plain()), self.forget_message())),
             Verb::Noop => Ok(Respond(responses::NOOP_OK.plain())),
             Verb::Quit => Ok(Close(responses::GOODBYE.with(&self.settings.name))),
-            Verb::Help => Ok(RespondLines(command::help(argument))),
+            Verb::Help => Ok(RespondLines(command::help(argument, |verb| self.offers_verb(verb)))),
             Verb::Vrfy | Verb::Expn => self.look_up(verb, argument),
             Verb::Send | Verb::Soml | Verb::Saml | Verb::Turn => Err(responses::NOT_IMPLEMENTED),
             Verb::Bdat => unreachable!("its octets are read whatever becomes of it"),

@@ -2,6 +2,7 @@
 
 use super::{Greeting, Introduction, Outcome, Session, TlsState};
 use crate::address;
+use crate::command::Verb;
 use crate::extensions::Offers;
 use crate::responses::{self, Template};
 use crate::settings::Tls;
@@ -28,6 +29,28 @@ impl Session {
             has_auth: self.offers_auth(),
             has_lookup: self.offers_lookup(),
             has_xclient: self.settings.xclient,
+        }
+    }
+
+    /// Whether a verb is one of the protocol that is spoken.
+    pub(super) fn knows(&self, verb: Verb) -> bool {
+        match verb {
+            // RFC 2033 4.1: LHLO takes the place of HELO and EHLO, which are none then.
+            Verb::Helo | Verb::Ehlo => !self.settings.lmtp,
+            Verb::Lhlo => self.settings.lmtp,
+            _ => true,
+        }
+    }
+
+    /// Whether HELP lists a verb: one of an extension where EHLO lists that.
+    pub(super) fn offers_verb(&self, verb: Verb) -> bool {
+        let offers = self.offers();
+        match verb {
+            Verb::Starttls => offers.has_starttls,
+            Verb::Auth => offers.has_auth,
+            Verb::Xclient => offers.has_xclient,
+            Verb::Vrfy | Verb::Expn => offers.has_lookup,
+            verb => self.knows(verb),
         }
     }
 

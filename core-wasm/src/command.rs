@@ -87,6 +87,12 @@ pub fn split(line: &str) -> (Option<Verb>, &str) {
     (Verb::named(name), argument)
 }
 
+/// Whether a line begins as one of BDAT: behind it is a chunk, and no commands, whatever is wrong with the rest of it.
+pub fn begins_chunk(line: &[u8]) -> bool {
+    line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"BDAT"))
+        && !line.get(4).is_some_and(u8::is_ascii_alphanumeric)
+}
+
 /// Whether a connection's first line shows that the client does not speak SMTP.
 pub(crate) fn is_another_protocol(line: &[u8]) -> bool {
     let is_http = [&b"GET "[..], b"POST ", b"CONNECT "].iter().any(|method| line.starts_with(method));
@@ -121,6 +127,16 @@ mod tests {
         for (i, row) in ALL.iter().enumerate() {
             assert_eq!(row.verb as usize, i);
             assert_eq!(Verb::named(&row.name.to_lowercase()), Some(row.verb));
+        }
+    }
+
+    #[test]
+    fn chunks() {
+        for line in ["BDAT", "bdat 6 LAST", "Bdat\t6", "BDAT-6"] {
+            assert!(begins_chunk(line.as_bytes()), "{line}");
+        }
+        for line in ["", "BDA", "BDATA 6", "BDAT6", " BDAT 6", "DATA"] {
+            assert!(!begins_chunk(line.as_bytes()), "{line}");
         }
     }
 

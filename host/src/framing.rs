@@ -1,6 +1,8 @@
 //! Lines out of octets. A line ends at CRLF and nowhere else (RFC 5321 2.3.8); one that is too long is dropped in constant
 //! memory.
 
+use mailcell_core::command::begins_chunk;
+
 /// What the input holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -11,6 +13,8 @@ pub enum Frame {
     Foreign(usize),
     /// So many octets end a line that was too long.
     TooLong(usize),
+    /// So many octets end a line that was too long and began as one of BDAT.
+    LongChunk(usize),
     /// So many octets belong to a line that is too long and has not ended.
     Drop(usize),
     /// Not a whole line.
@@ -26,6 +30,8 @@ pub struct Framer {
     greeted: bool,
     /// Whether the line is too long and being dropped.
     dropping: bool,
+    /// Whether it began as one of BDAT.
+    of_chunk: bool,
     /// Octets of the input that are known to hold no LF.
     searched: usize,
 }
@@ -48,10 +54,14 @@ impl Framer {
             return Frame::Foreign(method);
         }
         self.greeted = true;
-        if std::mem::take(&mut self.dropping) || end + 1 > octets_max {
-            return Frame::TooLong(end + 1);
+        if end + 1 > octets_max {
+            self.begin_to_drop(input);
         }
-        Frame::Line(end - 1)
+        match (std::mem::take(&mut self.dropping), self.of_chunk) {
+            (false, _) => Frame::Line(end - 1),
+            (true, false) => Frame::TooLong(end + 1),
+            (true, true) => Frame::LongChunk(end + 1),
+        }
     }
 
     /// A first line that is too long to be handed over may be a browser's, made to carry commands behind it: its
@@ -61,8 +71,16 @@ impl Framer {
         methods.iter().find(|method| !self.greeted && input.starts_with(method)).map(|method| method.len())
     }
 
+    fn begin_to_drop(&mut self, input: &[u8]) {
+        if !self.dropping {
+            (self.dropping, self.of_chunk) = (true, begins_chunk(input));
+        }
+    }
+
     fn unfinished(&mut self, input: &[u8], octets_max: usize) -> Frame {
-        self.dropping |= input.len() >= octets_max;
+        if input.len() >= octets_max {
+            self.begin_to_drop(input);
+        }
         if !self.dropping {
             // The last octet may be the CR of a CRLF to come.
             self.searched = input.len();
@@ -94,6 +112,7 @@ mod tests {
                     Frame::Line(octets) => (Some(str::from_utf8(&buffer[..octets]).unwrap().to_owned()), octets + 2),
                     Frame::Foreign(octets) => (Some("foreign".to_owned()), octets),
                     Frame::TooLong(octets) => (Some("too long".to_owned()), octets),
+                    Frame::LongChunk(octets) => (Some("long chunk".to_owned()), octets),
                     Frame::Drop(octets) => (None, octets),
                     Frame::Incomplete => break,
                 };
@@ -126,6 +145,13 @@ mod tests {
         check("A23456\r\nB\r\n", &["A23456", "B"]);
         check("A234567\r\nB\r\n", &["too long", "B"]);
         check("A23456789abcdef\nghi\r\nB\r\n", &["too long", "B"]);
+    }
+
+    #[test]
+    fn of_a_line_that_is_too_long_it_is_known_whether_it_was_one_of_bdat() {
+        check("BDAT 01\r\nBDAT 1\r\n", &["long chunk", "BDAT 1"]);
+        check("NOOP\r\nbdat\t000000000\nBDAT 1\r\nA234567\r\n", &["NOOP", "long chunk", "too long"]);
+        check("BDATA 01\r\nA23456789 BDAT 1\r\n", &["too long", "too long"]);
     }
 
     #[test]

@@ -261,11 +261,19 @@ impl Session {
 
     /// The longest line that the core reads at this moment, CRLF counted.
     pub fn line_octets_max(&self) -> usize {
-        let due = match &self.core {
+        if let Some(Due::Line { octets_max, .. }) = self.due() { octets_max as usize } else { 0 }
+    }
+
+    /// Whether the line that the core reads next is a secret, and no command.
+    pub fn is_line_secret(&self) -> bool {
+        matches!(self.due(), Some(Due::Line { secret: true, .. }))
+    }
+
+    fn due(&self) -> Option<Due> {
+        match &self.core {
             Core::Awake(cell) => cell.due(),
             Core::Asleep(saved) => saved.due(),
-        };
-        if let Some(Due::Line { octets_max, .. }) = due { octets_max as usize } else { 0 }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! BDAT: a message in chunks of a given size, without dots and without an end of its own. RFC 3030.
 
 use super::{Outcome, Session};
-use crate::command::Verb;
+use crate::command::{self, Verb};
 use crate::limits;
 use crate::reading::{Form, Reading};
 use crate::responses::{self, Template};
@@ -65,9 +65,10 @@ impl Session {
 
     /// A line that is refused before its command is read. Behind one of BDAT is a chunk all the same, and no commands.
     pub(super) fn refuse_line(&mut self, line: &[u8], verb: Option<Verb>, template: Template) -> Step {
-        let is_of_chunk = line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"BDAT"))
-            && !line.get(4).is_some_and(u8::is_ascii_alphanumeric);
-        if is_of_chunk { self.fail(responses::BAD_CHUNK_SIZE) } else { self.finish_error(verb, template) }
+        match command::begins_chunk(line) {
+            true => self.fail(responses::BAD_CHUNK_SIZE),
+            false => self.finish_error(verb, template),
+        }
     }
 
     fn admit_chunk(&mut self) -> Result<(), Template> {

@@ -1,6 +1,7 @@
 //! A host without sockets, clock and database around whatever speaks the core's events.
 
 use crate::escape;
+use mailcell_core::command::begins_chunk;
 use mailcell_core::{Answer, Config, Core, Event, Input, Message, Next, Order, Reply, Request, Response, Step};
 use std::borrow::Cow;
 
@@ -116,6 +117,8 @@ pub struct ScriptedHost {
     untouched: bool,
     /// Whether the start of the line that is being read was dropped, as it is too long.
     dropping: bool,
+    /// Whether it began as one of BDAT.
+    of_chunk: bool,
     message: Vec<u8>,
     /// The code of a response whose last line is still to come.
     response_open: Option<u16>,
@@ -131,6 +134,7 @@ impl ScriptedHost {
             input: Vec::new(),
             untouched: true,
             dropping: false,
+            of_chunk: false,
             message: Vec::new(),
             response_open: None,
             effects: Vec::new(),
@@ -201,7 +205,7 @@ impl ScriptedHost {
     fn run(&mut self) {
         loop {
             match self.next {
-                Next::ReadLine { octets_max, .. } => match self.frame(octets_max as usize) {
+                Next::ReadLine { octets_max, secret } => match self.frame(octets_max as usize, secret) {
                     Some(Ok(line)) => drop(self.deliver(Input::Line(line.into()))),
                     Some(Err(event)) => drop(self.deliver(Input::Event(event))),
                     None => return,
@@ -248,13 +252,14 @@ impl ScriptedHost {
     }
 
     /// A line or the event in the place of one that is too long; nothing while its end has not come.
-    fn frame(&mut self, octets_max: usize) -> Option<Result<Vec<u8>, Event>> {
+    fn frame(&mut self, octets_max: usize, is_secret: bool) -> Option<Result<Vec<u8>, Event>> {
         let first = *self.input.first()?;
         if std::mem::take(&mut self.untouched) && !first.is_ascii_alphabetic() {
             return Some(Ok(self.input.drain(..1).collect()));
         }
         let Some(end) = self.input.windows(2).position(|pair| pair == b"\r\n") else {
             if self.input.len() >= octets_max {
+                self.of_chunk |= !self.dropping && begins_chunk(&self.input);
                 // Only a CR at the end can still matter.
                 let kept = usize::from(self.input.ends_with(b"\r"));
                 self.input.drain(..self.input.len() - kept);
@@ -263,8 +268,11 @@ impl ScriptedHost {
             return None;
         };
         let line: Vec<u8> = self.input.drain(..end + 2).collect();
-        if std::mem::take(&mut self.dropping) || line.len() > octets_max {
-            return Some(Err(Event::LineTooLong));
+        let is_cut = std::mem::take(&mut self.dropping);
+        let of_chunk = std::mem::take(&mut self.of_chunk) || (!is_cut && begins_chunk(&line));
+        if is_cut || line.len() > octets_max {
+            // Behind a line of BDAT are no commands, so the core is told of it.
+            return Some(if of_chunk && !is_secret { Ok(b"BDAT".to_vec()) } else { Err(Event::LineTooLong) });
         }
         Some(Ok(line[..end].to_vec()))
     }

@@ -1,0 +1,144 @@
+//! What a client sends: lines and blocks, and what happens while none comes.
+
+use super::{Connection, NAP};
+use crate::buffers;
+use crate::cell::{Effects, limits};
+use crate::end::End;
+use crate::framing::Frame;
+use crate::shared::Drain;
+use bytes::Buf;
+use mailcell_core::{Event, Input, Next};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, info};
+
+/// How often an idle session that keeps its cell looks whether others need one.
+const LOOK_UP: Duration = Duration::from_secs(2);
+
+fn is_read(read: std::io::Result<usize>) -> Result<Option<Event>, End> {
+    if matches!(read, Ok(1..)) { Ok(None) } else { Err(End::Gone) }
+}
+
+/// Of several they are alike: by LMTP there is one for each recipient.
+fn last_response(effects: &Effects) -> Option<&str> {
+    str::from_utf8(&effects.output).ok()?.lines().last()
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+    pub(super) async fn read_line(&mut self) -> Result<Effects, End> {
+        // A session that has more commands waiting is told as well as one that is idle.
+        if self.drain.is_on() {
+            return self.tell(Input::Event(Event::Drain)).await;
+        }
+        if self.clock.is_session_over(Instant::now()) {
+            return self.tell(Input::Event(Event::SessionExpired)).await;
+        }
+        loop {
+            if self.session.ends() {
+                return self.tell(Input::Event(Event::Drain)).await;
+            }
+            match self.framer.next(&self.input, self.session.line_octets_max()) {
+                frame @ (Frame::Line(octets) | Frame::Foreign(octets)) => {
+                    self.session.wake().await?;
+                    let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
+                    if let Some(code @ 400..) = effects.code {
+                        debug!(code, response = last_response(&effects), "refused");
+                    }
+                    self.input.advance(octets);
+                    if let Frame::Line(_) = frame {
+                        self.input.advance(2);
+                        self.clock.restart(Instant::now());
+                    }
+                    return Ok(effects);
+                }
+                frame @ (Frame::TooLong(octets) | Frame::LongChunk(octets)) => {
+                    self.input.advance(octets);
+                    self.clock.restart(Instant::now());
+                    // Behind a line of BDAT is a chunk, so the core is told of it, and finds no size.
+                    let of_chunk = matches!(frame, Frame::LongChunk(_)) && !self.session.is_line_secret();
+                    let input = if of_chunk { Input::Line(b"BDAT".into()) } else { Input::Event(Event::LineTooLong) };
+                    return self.tell(input).await;
+                }
+                Frame::Drop(octets) => self.input.advance(octets),
+                Frame::Incomplete => {
+                    if let Some(event) = self.fill(Drain::begins).await? {
+                        return self.tell(Input::Event(event)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) async fn read_data(&mut self) -> Result<Effects, End> {
+        if self.clock.is_session_over(Instant::now()) {
+            return self.tell(Input::Event(Event::SessionExpired)).await;
+        }
+        while self.input.is_empty() {
+            // Whoever is in the middle of a message may end it, until time is up.
+            if let Some(event) = self.fill(Drain::ends).await? {
+                return self.tell(Input::Event(event)).await;
+            }
+        }
+        self.session.wake().await?;
+        let block = self.input.len().min(limits::BLOCK_OCTETS_MAX);
+        let answer = self.session.deliver(&Input::Data(self.input[..block].into()))?;
+        let (consumed, effects) = (answer.consumed, answer.effects);
+        self.input.advance(consumed);
+        self.clock.count(consumed, Instant::now());
+        if let (Some(code @ 400..), Next::ReadLine { .. } | Next::Close) = (effects.code, &effects.next) {
+            info!(code, response = last_response(&effects), "message refused");
+        }
+        Ok(effects)
+    }
+
+    /// Writes what there is to say and waits for input, for something to happen instead, or for the session to move.
+    async fn fill(&mut self, drains: impl AsyncFn(&mut Drain)) -> Result<Option<Event>, End> {
+        self.flush().await?;
+        // Who is about to say something is not worth a timer and two queues.
+        tokio::select! {
+            biased;
+            read = buffers::read(self.stream, &mut self.input) => return is_read(read),
+            () = self.nap.as_mut() => {}
+        }
+        let bedtime = Instant::now() + self.shared.cells.patience(self.shared.settings.hibernate_after);
+        loop {
+            let (deadline, event) = self.clock.next();
+            let look_up = if self.session.can_hibernate() { bedtime.min(Instant::now() + LOOK_UP) } else { deadline };
+            let turn = tokio::select! {
+                read = buffers::read(self.stream, &mut self.input) => {
+                    self.nap.as_mut().reset(Instant::now() + NAP);
+                    return is_read(read);
+                }
+                () = drains(&mut self.drain) => return Ok(Some(Event::Drain)),
+                () = sleep_until(deadline.min(look_up)) => None,
+                turn = self.session.turn_to_follow() => Some(turn),
+            };
+            match turn {
+                Some(_turn) => {
+                    self.session.follow_in_turn().await?;
+                    self.output = Vec::new();
+                    return Ok(None);
+                }
+                None if Instant::now() >= deadline => return Ok(Some(event)),
+                None if Instant::now() >= bedtime || self.shared.cells.are_scarce() => {
+                    self.session.hibernate()?;
+                    self.output = Vec::new();
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_responses_alike_one_is_logged() {
+        let output = b"552 5.3.4 Too large\r\n552 5.3.4 Too large\r\n".to_vec();
+        let effects = Effects { output, code: Some(552), orders: Vec::new(), next: Next::ReadData };
+        assert_eq!(last_response(&effects), Some("552 5.3.4 Too large"));
+    }
+}

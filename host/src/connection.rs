@@ -49,7 +49,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
     // What the session has is given back before the client is waited for: only the last words are left.
     let (ended, mut output) = converse(&mut stream, client, &mut admission, &entrance, &shared).await;
-    let linger = if ended.is_ok() { Duration::ZERO } else { LINGER };
+    // Behind QUIT a client has nothing more to say, but that TLS ends. RFC 8446 6.1.
+    let linger = if ended.is_ok() && !stream.is_secure() { Duration::ZERO } else { LINGER };
     match ended.as_ref().err().map(|end| end.last_words(&entrance.settings.name, &shared)) {
         None => debug!("closed"),
         Some(None) => return,

@@ -33,6 +33,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         *self = Stream::Secure(Box::new(secured));
         Ok(())
     }
+
+    /// Whether it is under TLS.
+    pub fn is_secure(&self) -> bool {
+        matches!(self, Stream::Secure(_))
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {

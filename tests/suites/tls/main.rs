@@ -275,6 +275,24 @@ async fn the_end_of_tls_in_the_middle_of_a_message_stores_nothing() {
     assert_eq!(setup.messages().len(), 0);
 }
 
+/// RFC 8446 6.1: each side sends close_notify before it closes, so a client's comes behind the response to QUIT.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_ends_tls_in_order_is_not_reset() {
+    let setup = setup(&[]);
+    let secured = setup.secure().await;
+    let at_once = setup.certificate.connect(TcpStream::connect(setup.implicit).await.unwrap()).await.unwrap();
+    let mut at_once = Client(BufReader::new(at_once));
+    at_once.expect("220").await;
+    for mut client in [secured, at_once] {
+        client.say("QUIT", "221").await;
+        sleep(Duration::from_millis(100)).await;
+        client.0.shutdown().await.unwrap();
+        let (socket, _) = client.0.into_inner().into_inner();
+        sleep(Duration::from_millis(100)).await;
+        assert!(socket.take_error().unwrap().is_none(), "reset");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_under_tls_hibernate_and_move_to_another_core() {
     let setup = setup(&["--hibernate-after", "100ms"]);

@@ -60,6 +60,14 @@ impl<'a> Path<'a> {
         (path <= PATH_OCTETS_MAX).then_some((Path::Mailbox(split(&mailbox[..octets])), rest))
     }
 
+    /// Reads `FROM:` or `TO:` and a path, and gives what stands behind it. One space behind the colon is tolerated: real clients send
+    /// it.
+    pub fn behind(keyword: &str, argument: &'a str) -> Option<(Path<'a>, &'a str)> {
+        let (start, rest) = argument.split_at_checked(keyword.len())?;
+        let rest = rest.strip_prefix(' ').unwrap_or(rest);
+        start.eq_ignore_ascii_case(keyword).then(|| Path::parse_prefix(rest)).flatten()
+    }
+
     /// The mailbox as an envelope keeps it: without brackets, empty for the null path.
     pub fn to_envelope(self) -> String {
         match self {

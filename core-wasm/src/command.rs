@@ -87,10 +87,11 @@ pub fn split(line: &str) -> (Option<Verb>, &str) {
     (Verb::named(name), argument)
 }
 
-/// Whether a line begins as one of BDAT: behind it is a chunk, and no commands, whatever is wrong with the rest of it.
-pub fn begins_chunk(line: &[u8]) -> bool {
-    line.get(..4).is_some_and(|name| name.eq_ignore_ascii_case(b"BDAT"))
-        && !line.get(4).is_some_and(u8::is_ascii_alphanumeric)
+/// Whether a line begins with that verb, whatever is wrong with the rest of it. Behind one of BDAT is a chunk, and no commands.
+pub fn begins_with(line: &[u8], verb: Verb) -> bool {
+    let name = verb.row().name.as_bytes();
+    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+        && !line.get(name.len()).is_some_and(u8::is_ascii_alphanumeric)
 }
 
 /// Whether a connection's first line shows that the client does not speak SMTP.
@@ -131,12 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn chunks() {
+    fn beginnings() {
         for line in ["BDAT", "bdat 6 LAST", "Bdat\t6", "BDAT-6"] {
-            assert!(begins_chunk(line.as_bytes()), "{line}");
+            assert!(begins_with(line.as_bytes(), Verb::Bdat), "{line}");
         }
         for line in ["", "BDA", "BDATA 6", "BDAT6", " BDAT 6", "DATA"] {
-            assert!(!begins_chunk(line.as_bytes()), "{line}");
+            assert!(!begins_with(line.as_bytes(), Verb::Bdat), "{line}");
         }
     }
 

@@ -10,6 +10,7 @@ use crate::end::End;
 use crate::farewell::{LINGER, say_goodbye};
 use crate::framing::Framer;
 use crate::permits::Admission;
+use crate::refusals::Refusals;
 use crate::requests::Requests;
 use crate::session::Session;
 use crate::shared::{Drain, Entrance, Shared};
@@ -105,6 +106,7 @@ where
         peer: address,
         is_trusted,
         requests: Requests::new(shared.clone(), entrance.clone(), address),
+        refusals: Refusals::default(),
         framer: Framer::default(),
         input: BytesMut::new(),
         output: Vec::new(),
@@ -123,6 +125,7 @@ struct Connection<'a, S> {
     /// Whether it is believed who its client is.
     is_trusted: bool,
     requests: Requests,
+    refusals: Refusals,
     clock: Clock,
     /// Ends from time to time; whoever waits for input then is idle.
     nap: Pin<Box<Sleep>>,
@@ -183,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn answer(&mut self, reply: Reply) -> Result<Effects, End> {
         let is_refused = reply == Reply::NotAdmitted;
         let effects = self.tell(Input::Reply(Cow::Owned(reply))).await?;
+        self.refusals.reply(&effects);
         if is_refused && effects.next != Next::Close {
             return Err(self.refuse("a session of a client that was not admitted"));
         }

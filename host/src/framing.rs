@@ -1,7 +1,7 @@
 //! Lines out of octets. A line ends at CRLF and nowhere else (RFC 5321 2.3.8); one that is too long is dropped in constant
 //! memory.
 
-use mailcell_core::command::begins_chunk;
+use mailcell_core::command::{Verb, begins_with};
 
 /// What the input holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Framer {
 
     fn begin_to_drop(&mut self, input: &[u8]) {
         if !self.dropping {
-            (self.dropping, self.of_chunk) = (true, begins_chunk(input));
+            (self.dropping, self.of_chunk) = (true, begins_with(input, Verb::Bdat));
         }
     }
 

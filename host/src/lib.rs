@@ -22,6 +22,7 @@ pub mod permits;
 pub mod proxy;
 pub mod reception;
 pub mod record;
+pub mod refusals;
 pub mod requests;
 pub mod scram;
 pub mod server;

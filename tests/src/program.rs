@@ -143,7 +143,10 @@ impl Server {
     }
 
     /// The lines in front of the one that holds `text`, and that one.
-    fn read_log_until(&self, text: &str) -> (String, String) {
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn read_log_until(&self, text: &str) -> (String, String) {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = String::new();
         loop {

@@ -180,6 +180,68 @@ fn each_message_is_a_line_of_the_log() {
 }
 
 #[test]
+fn each_refused_sender_and_recipient_is_a_line_of_the_log() {
+    let own = ["--accept", "users", "--domains", "mx.test", "--message-size", "64KiB", "--auth", "on"];
+    let setup = sqlite(&[&own[..], &["--log-format", "json"]].concat());
+    let mut client = setup.server.connect();
+    assert_code(&client.say("EHLO client.test"), "250");
+    // Whatever it looks like: behind AUTH a line is a secret.
+    assert_code(&client.say("AUTH LOGIN"), "334");
+    assert_code(&client.say("RCPT TO:<secret>"), "501");
+    let (from, user) = (Some("ann@client.test"), "nobody@mx.test");
+    for (command, from, to, response) in [
+        (
+            "MAIL FROM:<ann@client.test> SIZE=99999",
+            from,
+            None,
+            "552 5.3.4 Message too large; the limit is 65536 octets",
+        ),
+        ("MAIL FROM:ann", Some("FROM:ann"), None, "501 5.1.7 Syntax: MAIL FROM:<local-part@domain>"),
+        ("RCPT TO:<bob@mx.test>", None, Some("bob@mx.test"), "503 5.5.1 Send MAIL first"),
+        ("MAIL FROM:<ann@client.test>", from, None, ""),
+        ("RCPT TO:<nobody@mx.test>", from, Some(user), "550 5.1.1 No such user"),
+        ("RCPT TO:<bob@other.test>", from, Some("bob@other.test"), "550 5.7.1 No mail for that domain here"),
+        ("RCPT TO:<a\nb>", from, Some("TO:<a\nb>"), "500 5.5.2 Control or non-ASCII character in the command"),
+    ] {
+        let said = client.say(command);
+        if response.is_empty() {
+            assert_code(&said, "250");
+            continue;
+        }
+        let line = setup.server.wait_for_log("refused");
+        assert!(!line.contains("secret") && line.contains(r#""client":"127.0.0.1:"#), "{line}");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let what = if to.is_some() { "recipient refused" } else { "sender refused" };
+        assert_eq!((&line["level"], &line["fields"]["message"]), (&"INFO".into(), &what.into()), "{command}");
+        let [code, fields @ ..] = ["code", "response", "from", "to"].map(|name| line["fields"][name].clone());
+        assert_eq!(fields, [Some(response), from, to].map(serde_json::Value::from), "{command}");
+        assert!(response.starts_with(&code.to_string()), "{line}");
+    }
+}
+
+#[test]
+fn refusals_of_a_session_fill_no_log() {
+    let setup = sqlite(&["--recipients", "1"]);
+    let mut client = setup.server.connect();
+    assert_code(&client.say("EHLO client.test"), "250");
+    assert_code(&client.say("MAIL FROM:<ann@client.test>"), "250");
+    assert_code(&client.say("RCPT TO:<bob@mx.test>"), "250");
+    assert_code(&client.say("RCPT TO:<\u{1b}[2J>"), "500");
+    let line = setup.server.wait_for_log("recipient refused");
+    assert!(line.contains(r#"from="ann@client.test" to="TO:<\u{1b}[2J>""#), "{line}");
+    for _ in 0..200 {
+        assert_code(&client.say("RCPT TO:<eve@mx.test>"), "452");
+    }
+    assert_code(&client.say("DATA"), "354");
+    assert_code(&client.say("."), "250");
+    let (before, _) = setup.server.read_log_until("stored");
+    let mut lines: Vec<_> = before.lines().collect();
+    assert_eq!(lines.len(), 100, "{before}");
+    assert!(lines.pop_if(|line| line.contains("further refusals")).is_some(), "{before}");
+    assert!(lines.iter().all(|line| line.contains("recipient refused")), "{before}");
+}
+
+#[test]
 fn a_thread_serves_whether_it_busy_polls_or_not() {
     for busy_poll in ["on", "off"] {
         let setup = sqlite(&["--threads", "1", "--busy-poll", busy_poll]);

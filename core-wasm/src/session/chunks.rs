@@ -65,7 +65,7 @@ impl Session {
 
     /// A line that is refused before its command is read. Behind one of BDAT is a chunk all the same, and no commands.
     pub(super) fn refuse_line(&mut self, line: &[u8], verb: Option<Verb>, template: Template) -> Step {
-        match command::begins_chunk(line) {
+        match command::begins_with(line, Verb::Bdat) {
             true => self.fail(responses::BAD_CHUNK_SIZE),
             false => self.finish_error(verb, template),
         }

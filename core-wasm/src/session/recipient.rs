@@ -1,6 +1,6 @@
 //! RCPT: whom mail is accepted for.
 
-use super::sender::{self, Recipient, Transaction};
+use super::sender::{Recipient, Transaction};
 use super::{Awaiting, Outcome, Session};
 use crate::address::{self, Path};
 use crate::command::Verb;
@@ -10,7 +10,7 @@ use crate::step::{MailboxPage, Request, Step};
 
 impl Session {
     pub(super) fn rcpt(&mut self, argument: &str) -> Result<Outcome, Template> {
-        let (path, parameters) = sender::path_behind(argument, "TO:").ok_or(responses::BAD_RECIPIENT)?;
+        let (path, parameters) = Path::behind("TO:", argument).ok_or(responses::BAD_RECIPIENT)?;
         if path == Path::Null {
             return Err(responses::BAD_RECIPIENT);
         }

@@ -30,7 +30,7 @@ pub(super) struct Recipient {
 
 impl Session {
     pub(super) fn mail(&mut self, argument: &str) -> Result<Outcome, Template> {
-        let (path, parameters) = path_behind(argument, "FROM:").ok_or(responses::BAD_SENDER)?;
+        let (path, parameters) = Path::behind("FROM:", argument).ok_or(responses::BAD_SENDER)?;
         if let Path::Postmaster(_) = path {
             return Err(responses::BAD_SENDER);
         }
@@ -52,11 +52,4 @@ impl Session {
     pub(super) fn is_binary(&self) -> bool {
         self.transaction.as_ref().is_some_and(|transaction| transaction.is_binary)
     }
-}
-
-/// Reads `FROM:` or `TO:` and a path. One space behind the colon is tolerated: real clients send it.
-pub(super) fn path_behind<'a>(argument: &'a str, keyword: &str) -> Option<(Path<'a>, &'a str)> {
-    let (start, rest) = argument.split_at_checked(keyword.len())?;
-    let rest = rest.strip_prefix(' ').unwrap_or(rest);
-    start.eq_ignore_ascii_case(keyword).then(|| Path::parse_prefix(rest)).flatten()
 }

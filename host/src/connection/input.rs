@@ -5,24 +5,20 @@ use crate::buffers;
 use crate::cell::{Effects, limits};
 use crate::end::End;
 use crate::framing::Frame;
+use crate::refusals::last_response;
 use crate::shared::Drain;
 use bytes::Buf;
 use mailcell_core::{Event, Input, Next};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info};
+use tracing::info;
 
 /// How often an idle session that keeps its cell looks whether others need one.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
 fn is_read(read: std::io::Result<usize>) -> Result<Option<Event>, End> {
     if matches!(read, Ok(1..)) { Ok(None) } else { Err(End::Gone) }
-}
-
-/// Of several they are alike: by LMTP there is one for each recipient.
-fn last_response(effects: &Effects) -> Option<&str> {
-    str::from_utf8(&effects.output).ok()?.lines().last()
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
@@ -41,10 +37,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             match self.framer.next(&self.input, self.session.line_octets_max()) {
                 frame @ (Frame::Line(octets) | Frame::Foreign(octets)) => {
                     self.session.wake().await?;
+                    let is_secret = self.session.is_line_secret();
                     let effects = self.session.deliver(&Input::Line(self.input[..octets].into()))?.effects;
-                    if let Some(code @ 400..) = effects.code {
-                        debug!(code, response = last_response(&effects), "refused");
-                    }
+                    let shown = if is_secret { b"" } else { &self.input[..octets] };
+                    self.refusals.command(shown, &effects);
                     self.input.advance(octets);
                     if let Frame::Line(_) = frame {
                         self.input.advance(2);
@@ -128,17 +124,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 None => {}
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_responses_alike_one_is_logged() {
-        let output = b"552 5.3.4 Too large\r\n552 5.3.4 Too large\r\n".to_vec();
-        let effects = Effects { output, code: Some(552), orders: Vec::new(), next: Next::ReadData };
-        assert_eq!(last_response(&effects), Some("552 5.3.4 Too large"));
     }
 }

@@ -1,7 +1,7 @@
 //! A host without sockets, clock and database around whatever speaks the core's events.
 
 use crate::escape;
-use mailcell_core::command::begins_chunk;
+use mailcell_core::command::{Verb, begins_with};
 use mailcell_core::{Answer, Config, Core, Event, Input, Message, Next, Order, Reply, Request, Response, Step};
 use std::borrow::Cow;
 
@@ -259,7 +259,7 @@ impl ScriptedHost {
         }
         let Some(end) = self.input.windows(2).position(|pair| pair == b"\r\n") else {
             if self.input.len() >= octets_max {
-                self.of_chunk |= !self.dropping && begins_chunk(&self.input);
+                self.of_chunk |= !self.dropping && begins_with(&self.input, Verb::Bdat);
                 // Only a CR at the end can still matter.
                 let kept = usize::from(self.input.ends_with(b"\r"));
                 self.input.drain(..self.input.len() - kept);
@@ -269,7 +269,7 @@ impl ScriptedHost {
         };
         let line: Vec<u8> = self.input.drain(..end + 2).collect();
         let is_cut = std::mem::take(&mut self.dropping);
-        let of_chunk = std::mem::take(&mut self.of_chunk) || (!is_cut && begins_chunk(&line));
+        let of_chunk = std::mem::take(&mut self.of_chunk) || (!is_cut && begins_with(&line, Verb::Bdat));
         if is_cut || line.len() > octets_max {
             // Behind a line of BDAT are no commands, so the core is told of it.
             return Some(if of_chunk && !is_secret { Ok(b"BDAT".to_vec()) } else { Err(Event::LineTooLong) });

@@ -32,6 +32,8 @@ pub struct Session {
     unfit: Vec<Generation>,
     /// Whether its core cannot save it, so that it stays awake.
     is_sleepless: bool,
+    /// Whether there was no room for it where it is to go.
+    is_crowded: bool,
     /// Whether it has slept through a change that takes a cell to be followed.
     is_behind: bool,
     recorder: Option<Box<Recorder>>,
@@ -98,6 +100,7 @@ impl Session {
             fallback: None,
             unfit: Vec::new(),
             is_sleepless: false,
+            is_crowded: false,
             is_behind: false,
             recorder: recorder.map(Box::new),
             shadow: shadow.map(Box::new),

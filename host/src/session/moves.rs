@@ -3,12 +3,20 @@
 use super::{Core, Seat, Session};
 use crate::cell::{Cell, Fault, Generation, Saved};
 use crate::swap::{Turn, Verdict};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
+/// How long a session that found no room goes on where it is before it tries again.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+
 impl Session {
-    /// Waits until there is another plan, and until it is this idle session's turn to follow it.
+    /// Waits until there is another plan, and until it is this idle session's turn to follow it. Where there was no room that is
+    /// some time later, as whoever makes some may need the thread.
     pub async fn turn_to_follow(&self) -> Turn {
+        if self.is_crowded {
+            sleep(ROOM_PAUSE).await;
+        }
         self.slot.turn(self.followed).await
     }
 
@@ -44,7 +52,7 @@ impl Session {
             return Ok(());
         }
         let (version, verdict) = self.slot.verdict(&self.seat.0);
-        self.followed = version;
+        (self.followed, self.is_crowded) = (version, false);
         self.ends = matches!(verdict, Verdict::End);
         self.shadow.take_if(|shadow| !self.slot.is_looking_on(shadow.trial()));
         match verdict {
@@ -91,8 +99,8 @@ impl Session {
                 self.has_moved(to, Box::new((from, saved)), start, octets);
                 debug!(core = to.short_digest(), "moved");
             }
-            // Nobody's fault: it is tried again at the next event.
-            Err(Fault::NoRoom) => self.followed = u64::MAX,
+            // Nobody's fault: it is tried again at the next event, or a moment later.
+            Err(Fault::NoRoom) => (self.followed, self.is_crowded) = (u64::MAX, true),
             Err(fault) => {
                 to.stats().lost(&fault);
                 self.unfit.push(to.clone());

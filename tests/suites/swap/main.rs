@@ -3,6 +3,7 @@
 
 mod access;
 mod proof;
+mod room;
 mod trials;
 
 use mailcell_tests::cores;

@@ -4,7 +4,7 @@
 use mailcell::cell::DEFAULT_CORE;
 use mailcell_tests::cores;
 use mailcell_tests::load::Session;
-use mailcell_tests::program::Server;
+use mailcell_tests::program::{Server, command, run};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -101,6 +101,28 @@ async fn whoever_finds_no_cell_is_told() {
     assert!(refused.contains("421 4.3.2 mx.test Too many sessions"), "{refused}");
     keeps.say("QUIT", "221").await.unwrap();
     Session::open(server.address).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_could_not_sleep_is_asked_again_by_another_core() {
+    let (server, directory) = start(Some(&cores::hostile()), &[&SOON[..], &["--cells", "1"]].concat());
+    let mut keeps = Session::open(server.address).await.unwrap();
+    keeps.say("EHLO client.test", "250").await.unwrap();
+    keeps.say("XHARM save-lies", "250").await.unwrap();
+    sleep(A_WHILE).await;
+    keeps.say("XHARM none", "250").await.unwrap();
+    let file = directory.path().join("usual.wasm");
+    std::fs::write(&file, DEFAULT_CORE).unwrap();
+    let control = server.control();
+    let swap = ["core", "swap", file.to_str().unwrap(), "--control", control.to_str().unwrap()];
+    let swapped = tokio::task::block_in_place(|| run(command(Path::new(PROGRAM), &swap), b""));
+    assert!(swapped.status.success(), "{}", swapped.stderr);
+    // It moves as bytes, and is awake once more before it sleeps.
+    sleep(A_WHILE).await;
+    keeps.say("XHARM none", "500").await.unwrap();
+    sleep(A_WHILE).await;
+    Session::open(server.address).await.unwrap();
+    keeps.say("NOOP", "250").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,8 +48,8 @@ Examples:
   mailcell core swap new.wasm --mode drain --differences new.wasm.differences
   mailcell core swap rfc821.wasm --slot strict
 
-A signature is taken from FILE.sig, declared differences from FILE.differences as well. A trial (--shadow, --canary) goes on
-when this command is interrupted: see `mailcell core status` and `rollback`. A server that is started again begins with the
+A signature is taken from FILE.sig, declared differences from FILE.differences as well. A trial (--shadow, --canary) goes on \
+when this command is interrupted: see `mailcell core status` and `rollback`. A server that is started again begins with the \
 setting `core`, or the core that it carries.", group = ArgGroup::new("trial").multiple(true))]
     Swap {
         /// A WebAssembly component
@@ -73,8 +73,8 @@ setting `core`, or the core that it carries.", group = ArgGroup::new("trial").mu
     },
     /// Show which cores a running server has in each slot, and what they do.
     #[command(after_help = "\
-SESSIONS are in a core at this moment, OPENED began in it, MOVED IN came from another one, STAYED were to leave it and could
-not (the note says why). TRAPS and REFUSED are cells that were lost: to a trap or the time limit, or because of a step that
+SESSIONS are in a core at this moment, OPENED began in it, MOVED IN came from another one, STAYED were to leave it and could \
+not (the note says why). TRAPS and REFUSED are cells that were lost: to a trap or the time limit, or because of a step that \
 the server does not carry out.")]
     Status {
         /// Print JSON

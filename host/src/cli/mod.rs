@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 /// Receives mail over SMTP into a database. The protocol is a WebAssembly component that can be replaced.
 #[derive(Debug, Parser)]
-#[command(name = "mailcell", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "mailcell", version, propagate_version = true, max_term_width = 120, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,7 +34,7 @@ Examples:
   mailcell core swap new.wasm
   mailcell message show --raw 019a0f5e-7d3c-7b1e-9c55-2f6f3c1d4a7b
 
-Every setting is a flag, an environment variable (MAILCELL_ and the flag in capitals) and a key of the configuration file:
+Every setting is a flag, an environment variable (MAILCELL_ and the flag in capitals) and a key of the configuration file: \
 see `mailcell config show`.
 
 Exit codes: 0 done, 1 not done, 2 an argument is unknown, missing or of the wrong form.";

@@ -16,9 +16,9 @@ Examples:
   mailcell replay recordings/fault-*.txt
   mailcell replay recordings/*.txt --core new.wasm
 
-A recording is a text: `C:` what the client sent, `S:` what the server said, `Q:` and `A:` a request of the core and its
-reply, `E:` an event, `M:` the message that a request is about. In a difference, `-` is as recorded, `+` is as the core has
-it, and `!:` says how a session was lost, as is one that says far more than is recorded. Where a difference is too long to be
+A recording is a text: `C:` what the client sent, `S:` what the server said, `Q:` and `A:` a request of the core and its \
+reply, `E:` an event, `M:` the message that a request is about. In a difference, `-` is as recorded, `+` is as the core has \
+it, and `!:` says how a session was lost, as is one that says far more than is recorded. Where a difference is too long to be \
 shown whole, that is said.
 
 Exit codes: 0 all is as recorded, 1 it is not, or that cannot be told.")]

@@ -117,7 +117,9 @@ fn a_share_is_recorded_and_the_oldest_make_room() {
         setup.server.wait_for_log("recorded");
         count += 1;
     }
-    let sizes: Vec<_> = setup.recordings().iter().map(|path| std::fs::metadata(path).unwrap().len()).collect();
+    // The last session may be being recorded, so that a file goes between the look at the directory and the one at the file.
+    let sizes: Vec<_> =
+        setup.recordings().iter().filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).collect();
     assert!((5..50).contains(&sizes.len()) && sizes.iter().sum::<u64>() <= 10 << 10, "{sizes:?}");
 }
 

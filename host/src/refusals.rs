@@ -11,10 +11,13 @@ const LINES_MAX: u32 = 100;
 /// So many octets of a command are kept, which a path fits into.
 const OCTETS_MAX: usize = limits::NAME_OCTETS_MAX;
 
+/// Commands that leave a transaction as it is.
+const BESIDE: [Verb; 5] = [Verb::Rcpt, Verb::Noop, Verb::Vrfy, Verb::Expn, Verb::Help];
+
 /// What one session's refusals are about.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    /// MAIL, until another command than RCPT is accepted.
+    /// MAIL, until its transaction ends.
     mail: Vec<u8>,
     /// RCPT, while the database is asked about it.
     rcpt: Option<Box<[u8]>>,
@@ -31,8 +34,8 @@ impl Refusals {
                 self.mail.clear();
                 self.mail.extend_from_slice(line);
             }
-            Some(_) if begins_with(line, Verb::Rcpt) => {}
             None if begins_with(line, Verb::Rcpt) => self.rcpt = Some(line.into()),
+            _ if BESIDE.iter().any(|verb| begins_with(line, *verb)) => {}
             _ => self.mail.clear(),
         }
     }
@@ -112,6 +115,8 @@ mod tests {
             ("RCPT TO:<eve@mx.test>", "550 No", mail),
             ("RCPT TO:<eve@mx.test>", "", mail),
             ("MAIL FROM:<eve@client.test>", "503 No", mail),
+            ("NOOP", "250 Ok", mail),
+            ("VRFY bob", "", mail),
             ("DATA", "354 Go on", ""),
             (mail, "250 Ok", mail),
             ("BDAT 9 LAST", "", ""),

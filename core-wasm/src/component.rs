@@ -1,5 +1,6 @@
 //! The skin towards WebAssembly: generated types outside, plain ones inside. One instance serves one session.
 
+use crate::shelves::Shelves;
 use crate::step::{
     Core, Due, Event, Identity, Input, MailboxPage, Next, Order, Position, Reply, Request, Snapshot, Step,
 };
@@ -31,11 +32,14 @@ macro_rules! export_core {
 /// What a session allocates comes from here: a memory that never grows, as each growth and each reset behind it changes the
 /// protection of pages, which costs more than the rest of a short session. Pages that nobody touches are not there.
 #[global_allocator]
-static ALLOCATOR: talc::wasm::WasmArenaTalc = {
+static ALLOCATOR: Shelves<talc::wasm::WasmArenaTalc> = Shelves::new({
     static mut ARENA: [MaybeUninit<u8>; ARENA_OCTETS] = [MaybeUninit::uninit(); ARENA_OCTETS];
     // Nothing else knows the arena.
     unsafe { talc::wasm::new_wasm_arena_allocator(&raw mut ARENA) }
-};
+});
+
+// A component has one thread.
+unsafe impl<A> Sync for Shelves<A> {}
 
 /// With stack and static data, a little less than the memory that the host gives a cell.
 const ARENA_OCTETS: usize = 640 << 10;

@@ -39,6 +39,7 @@
 //! | `content` | header section: subject, date, where the body starts |
 //! | `limits` | every bound |
 //! | `component` | the skin towards WebAssembly |
+//! | `shelves` | small blocks of memory that are used again |
 
 pub mod address;
 pub mod command;
@@ -52,6 +53,9 @@ pub mod responses;
 pub mod sequence;
 mod session;
 mod settings;
+#[cfg(any(target_arch = "wasm32", test))]
+#[allow(unsafe_code, reason = "it is an allocator")]
+mod shelves;
 mod step;
 
 #[cfg(target_arch = "wasm32")]

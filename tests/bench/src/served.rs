@@ -1,5 +1,6 @@
 //! The server within this program: the same host, with the component or with the same core as plain Rust.
 
+use anyhow::Context;
 use mailcell::cell::{DEFAULT_CORE, Engine, Generation};
 use mailcell::config::Settings;
 use mailcell::log::Log;
@@ -18,18 +19,17 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-/// `serve component|native --listen ADDRESS ...`
+/// `serve component|native --database DATABASE --listen ADDRESS ...`
 fn serve(arguments: &[String]) -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(Log::start()?).with_ansi(false).with_target(false).init();
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let listen = arguments.iter().skip_while(|argument| *argument != "--listen").nth(1);
+        let value = |name: &str| {
+            let value = arguments.iter().skip_while(|argument| *argument != name).nth(1);
+            value.with_context(|| format!("{name} is missing"))
+        };
         let settings = Settings {
-            listen: listen
-                .iter()
-                .map(|address| address.parse())
-                .collect::<Result<_, _>>()
-                .map_err(anyhow::Error::msg)?,
+            listen: vec![value("--listen")?.parse().map_err(anyhow::Error::msg)?],
             control: None,
             ..Settings::default()
         };
@@ -38,7 +38,7 @@ fn serve(arguments: &[String]) -> anyhow::Result<()> {
             Some("native") => Generation::native(&engine)?,
             _ => Generation::from_bytes(&engine, DEFAULT_CORE)?,
         };
-        let store = store::open("discard:", &store::Options::default()).await?;
+        let store = store::open(value("--database")?, &store::Options::default()).await?;
         let mut terminate = signal(SignalKind::terminate())?;
         let server = Server::bind(settings, store, default_core(core)).await?;
         server

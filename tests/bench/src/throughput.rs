@@ -51,11 +51,19 @@ fn throwing_away(tools: &Tools) -> Result<Postfix, String> {
     Postfix::start(&tools.postfix, "default_transport = discard:\n", "discard unix - - n - - discard\n")
 }
 
+/// What the sandbox costs: nothing beside it, as nothing is kept, and where messages are kept.
 pub(crate) fn native(tools: &Tools) -> Result<Vec<Row>, String> {
-    let (component, native) = (tools.within("component")?, tools.within("native")?);
-    let load = Load { messages: 30_000, ..LOAD };
-    let rounds = in_turn(tools, (component.address, load), (native.address, load))?;
-    Ok(vec![row("messages through the component", "the native core", &rounds, Goal::AtLeast(0.95))])
+    let server = MariaDb::launch_with(&MARIADB).map_err(|error| error.to_string())?;
+    server.sql(&write_the_log_once()).map_err(|error| error.to_string())?;
+    let mariadb = server.database("mail").map_err(|error| error.to_string())?;
+    let stores = [("nothing kept", "discard:"), ("into SQLite", "sqlite:mail.db"), ("into MariaDB", &mariadb)];
+    let compare = |(store, database)| {
+        let (component, native) = (tools.within("component", database)?, tools.within("native", database)?);
+        let load = Load { messages: 30_000, ..LOAD };
+        let rounds = in_turn(tools, (component.address, load), (native.address, load))?;
+        Ok(row(&format!("through the component, {store}"), "the native core", &rounds, Goal::AtLeast(0.95)))
+    };
+    stores.into_iter().map(compare).collect()
 }
 
 /// Against itself; the generator has a thousand connections too, so what throws mail away goes the same way.

@@ -91,9 +91,9 @@ impl Tools {
     }
 
     /// The server within this program, whose core is a component or native.
-    pub(crate) fn within(&self, side: &str) -> Result<Served, String> {
+    pub(crate) fn within(&self, side: &str, database: &str) -> Result<Served, String> {
         let mut serve = bound_to_this_program(std::env::current_exe().map_err(|error| error.to_string())?);
-        serve.args(["serve", side]);
+        serve.args(["serve", side, "--database", database]);
         self.served(serve)
     }
 

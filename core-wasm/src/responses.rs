@@ -91,6 +91,7 @@ responses! {
 
     SEND_HELO_FIRST     503 (5, 5, 1) "Send HELO or EHLO first"
     SEND_EHLO_FIRST     503 (5, 5, 1) "Send EHLO first"
+    SEND_LHLO_FIRST     503 (5, 5, 1) "Send LHLO first"
     TLS_IN_MESSAGE      503 (5, 5, 1) "Finish the message first"
     TLS_ALREADY         503 (5, 5, 1) "TLS has started already"
     AUTH_ALREADY        503 (5, 5, 1) "Authenticated already"

@@ -325,6 +325,10 @@ impl Session {
                 return self.fail(responses::TOO_MANY_ERRORS);
             }
         }
+        let template = match template {
+            responses::SEND_HELO_FIRST | responses::SEND_EHLO_FIRST if self.settings.lmtp => responses::SEND_LHLO_FIRST,
+            other => other,
+        };
         let value = match template {
             responses::MESSAGE_TOO_LARGE => self.settings.message_octets_max.to_string(),
             _ => verb.map_or("", |verb| verb.row().syntax).to_owned(),

@@ -325,6 +325,7 @@ impl Session {
                 return self.fail(responses::TOO_MANY_ERRORS);
             }
         }
+        // RFC 2033 4.1: LMTP has neither HELO nor EHLO.
         let template = match template {
             responses::SEND_HELO_FIRST | responses::SEND_EHLO_FIRST if self.settings.lmtp => responses::SEND_LHLO_FIRST,
             other => other,

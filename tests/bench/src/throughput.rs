@@ -28,14 +28,20 @@ pub(crate) fn sqlite(tools: &Tools) -> Result<Vec<Row>, String> {
 }
 
 pub(crate) fn mariadb(tools: &Tools) -> Result<Vec<Row>, String> {
-    let server = MariaDb::launch_with(&MARIADB).map_err(|error| error.to_string())?;
-    server.sql(&write_the_log_once()).map_err(|error| error.to_string())?;
-    let database = server.database("mail").map_err(|error| error.to_string())?;
+    let (_server, database) = start_mariadb()?;
     let against_sink = against_sink(tools, "messages, 20 connections, into MariaDB", &database, 0.5)?;
     let (postfix, mailcell) = (throwing_away(tools)?, tools.mailcell(&["--database", &database])?);
     let few = Load { messages: 2_000, ..LOAD };
     let rounds = in_turn(tools, (mailcell.address, LOAD), (postfix.address, few))?;
     Ok(vec![against_sink, row("the same", "Postfix's queue", &rounds, Goal::AtLeast(5.0))])
+}
+
+/// MariaDB, and a database in it.
+fn start_mariadb() -> Result<(MariaDb, String), String> {
+    let server = MariaDb::launch_with(&MARIADB).map_err(|error| error.to_string())?;
+    server.sql(&write_the_log_once()).map_err(|error| error.to_string())?;
+    let database = server.database("mail").map_err(|error| error.to_string())?;
+    Ok((server, database))
 }
 
 /// Writes as much as the log of [`MARIADB`] holds. The first time round, each flush has the file system note which blocks are written, and a
@@ -51,11 +57,9 @@ fn throwing_away(tools: &Tools) -> Result<Postfix, String> {
     Postfix::start(&tools.postfix, "default_transport = discard:\n", "discard unix - - n - - discard\n")
 }
 
-/// What the sandbox costs: nothing beside it, as nothing is kept, and where messages are kept.
+/// What the sandbox costs: where there is little beside it, and where messages are kept.
 pub(crate) fn native(tools: &Tools) -> Result<Vec<Row>, String> {
-    let server = MariaDb::launch_with(&MARIADB).map_err(|error| error.to_string())?;
-    server.sql(&write_the_log_once()).map_err(|error| error.to_string())?;
-    let mariadb = server.database("mail").map_err(|error| error.to_string())?;
+    let (_server, mariadb) = start_mariadb()?;
     let stores = [("nothing kept", "discard:"), ("into SQLite", "sqlite:mail.db"), ("into MariaDB", &mariadb)];
     let compare = |(store, database)| {
         let (component, native) = (tools.within("component", database)?, tools.within("native", database)?);

@@ -20,6 +20,9 @@ const MESSAGES: usize = 200;
 /// Octets of a message.
 const OCTETS: usize = 4096;
 
+/// How long whoever only answers waits for something to answer.
+const ANSWERING_TIME_MAX: Duration = Duration::from_secs(60);
+
 pub(crate) fn measure(tools: &Tools) -> Result<Vec<Row>, String> {
     let server = MariaDb::launch_with(&["--innodb-flush-log-at-trx-commit=1"]).map_err(|error| error.to_string())?;
     let database = server.database("mail").map_err(|error| error.to_string())?;
@@ -83,6 +86,7 @@ fn answering() -> io::Result<SocketAddr> {
     thread::spawn(move || -> io::Result<()> {
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWERING_TIME_MAX))?;
         let mut octets = vec![0; 2 * OCTETS];
         stream.write_all(b"220 Hello\r\n")?;
         while stream.read(&mut octets)? > 0 {

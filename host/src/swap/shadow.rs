@@ -105,9 +105,9 @@ impl Shadow {
         &self.trial
     }
 
-    /// Gives it what the session was given. `live` is what came of that.
-    pub fn deliver(&mut self, input: &Input<'_>, live: &Answer) {
-        let Some(cell) = &mut self.cell else { return };
+    /// Gives it what the session was given, and says whether it still looks on. `live` is what came of that.
+    pub fn deliver(&mut self, input: &Input<'_>, live: &Answer) -> bool {
+        let Some(cell) = &mut self.cell else { return false };
         let what = match input {
             Input::Line(line) => {
                 // Whatever else a line holds may be a secret.
@@ -126,6 +126,7 @@ impl Shadow {
             Ok(answer) => self.compare(&what, &answer.effects, &live.effects),
             Err(fault) => self.lost(fault),
         }
+        self.cell.is_some()
     }
 
     fn lost(&mut self, fault: Fault) {

@@ -5,9 +5,14 @@ use mailcell::admin::Swap;
 use mailcell::admin::client::Client;
 use mailcell::cell::{Engine, Generation};
 use mailcell::config::Settings;
+use mailcell::server::{self, Server};
+use mailcell::store::discard::Discard;
 use mailcell::swap::{Mode, Options, Slots, State, Swapper};
+use mailcell_tests::cores;
+use mailcell_tests::load::Session;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 const HOUR: u64 = 3600;
 
@@ -21,6 +26,33 @@ async fn a_core_that_looks_on_takes_no_cell_from_those_who_serve() {
     let sessions: Vec<_> = (0..64).map(|_| setup.server.connect()).collect();
     let counts = client.status().await.unwrap().generations[0].counts;
     assert_eq!(counts.sessions, sessions.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_nothing_looks_on_at_any_more_leaves_the_place_to_another() {
+    let settings =
+        Settings { listen: vec!["127.0.0.1:0".parse().unwrap()], cells: 8, control: None, ..Settings::default() };
+    let engine = server::engine(&settings).unwrap();
+    let cores = [default_core(), &cores::rfc821()];
+    let [usual, other] = cores.map(|bytes| Generation::from_bytes(&engine, bytes).unwrap());
+    let server = Server::bind(settings, Arc::new(Discard), server::default_core(usual)).await.unwrap();
+    let (address, slots, shared) = (server.addresses()[0], server.slots().clone(), server.shared().clone());
+    let slot = slots.get("default").unwrap().slot();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(server.run(async { drop(stopped.await) }));
+
+    assert_eq!(shared.trial_places, 1);
+    slot.try_out(&other, State::Shadow, 100, &Arc::default());
+    let seen = || slot.plan().trial().unwrap().sessions();
+    let mut first = Session::open(address).await.unwrap();
+    let _unseen = Session::open(address).await.unwrap();
+    assert_eq!(seen(), 1);
+    // One core reads a chunk, and the other one knows no such command.
+    first.say("BDAT 4\r\nNOOP", "503").await.unwrap();
+    let _second = Session::open(address).await.unwrap();
+    assert_eq!(seen(), 2);
+    drop((first, stop));
+    server.await.unwrap();
 }
 
 /// The carried core may follow another one, which serves.

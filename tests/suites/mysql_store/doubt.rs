@@ -64,6 +64,26 @@ fn a_lost_answer_to_commit_is_asked_for_again() {
 }
 
 #[test]
+fn a_server_that_is_started_again_is_asked_what_became_of_a_commit() {
+    with_store(async |mut server, proxy, store| {
+        proxy.set(Mode::CutAfterCommit);
+        let message = sample(b"stored before the server stopped");
+        let storing = tokio::spawn({
+            let (store, message) = (Arc::clone(&store), message.clone());
+            async move { store.store_message(message).await }
+        });
+        proxy.sees_commit().await;
+        // The server has it, and the proxy still keeps that to itself.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.stop();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        server.run();
+        assert_eq!(storing.await.unwrap(), Ok(()));
+        assert!(store.message(message.id).await.unwrap() == Some(message));
+    });
+}
+
+#[test]
 fn what_is_refused_in_doubt_is_not_stored_one_by_one() {
     with_store(async |server, proxy, store| {
         // The connection in use does not know it yet, the next one will: all of the batch exceed it, one does not.

@@ -81,17 +81,19 @@ impl Backend for Writer {
         let fault = loop {
             // Time for another try, should the answer to the first one not come.
             let until = if is_in_doubt { last } else { last - self.connector.deadline / 4 };
-            let mut link = match self.take_link(until).await {
-                Ok(link) => link,
+            let attempt = match self.take_link(until).await {
+                Ok(mut link) => {
+                    let attempt = match batch.iter().any(spent) {
+                        false => store(&self.connector, &mut link, batch, is_in_doubt, until).await,
+                        true => look_up(&mut link, batch, until).await,
+                    };
+                    self.link = Some(link).filter(Link::usable);
+                    attempt
+                }
+                // A server that is being started again knows what became of it.
+                Err(fault @ Fault::Lost(_)) if is_in_doubt => Attempt::Doubtful(fault),
                 Err(fault) => break fault,
             };
-            let attempt = match batch.iter().any(spent) {
-                false => store(&self.connector, &mut link, batch, is_in_doubt, until).await,
-                true => look_up(&mut link, batch, until).await,
-            };
-            if link.usable() {
-                self.link = Some(link);
-            }
             let fault = match attempt {
                 Attempt::Stored(fresh) => {
                     if is_in_doubt {

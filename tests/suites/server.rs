@@ -153,7 +153,7 @@ fn the_database_packet_limit_is_shown_by_size() {
         &["--database", &database],
         &[("MAILCELL_DATABASE_PASSWORD", password.as_str())],
     );
-    let limit = (1 << 20) - (64 << 10);
+    let limit = (1 << 20) - (128 << 10);
     let mut client = server.connect();
     let response = client.say("EHLO client.test");
     assert!(response.contains(&format!("250-SIZE {limit}\r\n")), "{response}");

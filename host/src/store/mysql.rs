@@ -33,8 +33,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-/// What a packet holds beside header section and body, in octets.
-const PACKET_RESERVE: u64 = 64 * 1024;
+/// What a packet holds beside header section and body, in octets: a hundred of the longest mailboxes in JSON, and once more as they
+/// are counted, and a subject of 16 KiB, each octet of which may become three.
+const PACKET_RESERVE: u64 = 128 * 1024;
 
 /// How to reach the server.
 #[derive(Clone)]

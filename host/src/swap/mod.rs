@@ -238,12 +238,14 @@ impl Swapper {
 
     /// Has a core serve, and watches its first minutes.
     fn promote(self: &Arc<Self>, state: &mut Swapping, core: &Generation, before: &Generation, mode: Mode) -> bool {
+        // Sessions move at once, and most of them before the watch begins.
+        let start = (core.stats().counts(), before.stats().counts());
         let is_promoted = self.slot.promote(core, before, mode);
         if is_promoted {
             self.progress(state, format!("{} serves", core.short_digest()));
-            let (swapper, core, before) = (self.clone(), core.clone(), before.clone());
+            let (swapper, core) = (self.clone(), core.clone());
             // It ends by itself when another core serves.
-            tokio::spawn(async move { swapper.watch_promoted(&core, &before).await });
+            tokio::spawn(async move { swapper.watch_promoted(&core, start).await });
         }
         is_promoted
     }

@@ -126,9 +126,9 @@ impl Swapper {
         Ok(())
     }
 
-    /// Looks at the first minutes of a core, and withdraws it if it departs from the one before.
-    pub(super) async fn watch_promoted(&self, core: &Generation, before: &Generation) {
-        let (start, baseline) = (core.stats().counts(), before.stats().counts());
+    /// Looks at the first minutes of a core, and withdraws it if it departs from the one before. Both had these counts when it was
+    /// promoted.
+    pub(super) async fn watch_promoted(&self, core: &Generation, (start, baseline): (Counts, Counts)) {
         let end = Instant::now() + self.watch;
         while Instant::now() < end {
             sleep(LOOK).await;

@@ -3,7 +3,7 @@
 use crate::{Setup, VARIANT, default_core};
 use mailcell::admin::Swap;
 use mailcell::admin::client::Client;
-use mailcell::cell::{Engine, Generation};
+use mailcell::cell::{Engine, Fault, Generation};
 use mailcell::config::Settings;
 use mailcell::server::{self, Server};
 use mailcell::store::discard::Discard;
@@ -90,4 +90,20 @@ async fn a_rollback_ends_the_trial_and_nothing_else() {
     let status = swapper.status();
     assert!(status.busy && status.swap.contains("looks on at 20 %"), "{status:#?}");
     assert!(status.generations.iter().any(|generation| generation.state == State::Shadow), "{status:#?}");
+}
+
+/// Ten thousand sessions move within milliseconds, and a few of them may be lost later.
+#[tokio::test]
+async fn a_core_is_judged_by_all_sessions_that_moved_to_it() {
+    for (moved, is_withdrawn) in [(1_000, false), (0, true)] {
+        let (swapper, _, digest) = swapper().await;
+        swapper.swap(&digest, &Options::default()).unwrap();
+        // Before its watch has begun.
+        let core = swapper.slot().plan().current;
+        (0..moved).for_each(|_| core.stats().moved_in());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        (0..3).for_each(|_| core.stats().lost(&Fault::Trap(String::new())));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(!swapper.slot().plan().current.is(&core), is_withdrawn, "{:#?}", swapper.status());
+    }
 }

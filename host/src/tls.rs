@@ -25,6 +25,8 @@ pub struct Certificates {
     certificate: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<ServerConfig>>,
+    /// How old the files were that were read first.
+    first: [Option<SystemTime>; 2],
 }
 
 impl Certificates {
@@ -45,8 +47,9 @@ impl Certificates {
     /// # Errors
     /// One line that names the file and what is wrong with it.
     pub fn load(certificate: &Path, key: &Path) -> anyhow::Result<Certificates> {
+        let first = stamps([certificate, key]);
         let current = RwLock::new(read(certificate, key)?);
-        Ok(Certificates { certificate: certificate.to_owned(), key: key.to_owned(), current })
+        Ok(Certificates { certificate: certificate.to_owned(), key: key.to_owned(), current, first })
     }
 
     /// What begins TLS on a connection.
@@ -56,10 +59,10 @@ impl Certificates {
 
     /// Reads the files again whenever they have changed. What cannot be used changes nothing, and is logged.
     pub async fn watch(self: Arc<Self>) {
-        let mut seen = self.stamp();
+        let mut seen = self.first;
         loop {
             sleep(LOOK_UP).await;
-            let stamp = self.stamp();
+            let stamp = stamps([&self.certificate, &self.key]);
             if stamp == seen {
                 continue;
             }
@@ -74,10 +77,10 @@ impl Certificates {
             }
         }
     }
+}
 
-    fn stamp(&self) -> [Option<SystemTime>; 2] {
-        [&self.certificate, &self.key].map(|path| std::fs::metadata(path).and_then(|data| data.modified()).ok())
-    }
+fn stamps(files: [&Path; 2]) -> [Option<SystemTime>; 2] {
+    files.map(|path| std::fs::metadata(path).and_then(|data| data.modified()).ok())
 }
 
 fn read(certificate: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
@@ -152,5 +155,30 @@ mod tests {
         assert!(error(garbage, &one.1).starts_with("c.pem: not a certificate"), "{}", error(garbage, &one.1));
         let nowhere = Certificates::load(Path::new("/nowhere/c.pem"), Path::new("/nowhere/k.pem")).err().unwrap();
         assert!(format!("{nowhere:#}").starts_with("cannot read /nowhere/c.pem: "));
+    }
+
+    #[tokio::test]
+    async fn files_that_changed_while_the_server_started_are_read_again() {
+        let place = tempfile::tempdir().unwrap();
+        let files = ["c.pem", "k.pem"].map(|name| place.path().join(name));
+        let put = |age: Duration| {
+            let pems: [String; 2] = self_signed(vec!["mx.test".to_owned()]).unwrap().into();
+            for (path, pem) in files.iter().zip(pems) {
+                std::fs::write(path, pem).unwrap();
+                std::fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+            }
+        };
+        put(Duration::from_secs(60));
+        let certificates = Arc::new(Certificates::load(&files[0], &files[1]).unwrap());
+        let first = certificates.acceptor();
+        put(Duration::ZERO);
+        let watch = tokio::spawn(certificates.clone().watch());
+        let is_read = async {
+            while Arc::ptr_eq(certificates.acceptor().config(), first.config()) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(4 * LOOK_UP, is_read).await.unwrap();
+        watch.abort();
     }
 }

@@ -328,12 +328,18 @@ impl Swapper {
         }
     }
 
+    fn holds_another(&self, file: &Path) -> bool {
+        let found = crate::cell::read_component(file);
+        found.is_ok_and(|component| digest(&component) != self.slot.plan().current.digest())
+    }
+
     /// Has the file's core serve whenever it, its signature or its declared differences have changed.
     async fn follow(self: &Arc<Self>, file: &Path) {
         let stamps = || [file.to_owned(), beside(file, "sig"), beside(file, DIFFERENCES)].map(|path| stamp(&path));
         let slot = self.slot.name();
         let mut seen = stamps();
-        let mut changing = false;
+        // Also when it changed while the server started.
+        let mut changing = self.holds_another(file);
         loop {
             sleep(LOOK).await;
             let found = stamps();

@@ -4,14 +4,15 @@ use crate::{Setup, VARIANT, default_core};
 use mailcell::admin::Swap;
 use mailcell::admin::client::Client;
 use mailcell::cell::{Engine, Fault, Generation};
-use mailcell::config::Settings;
+use mailcell::config::{NamedCore, Settings};
 use mailcell::server::{self, Server};
 use mailcell::store::discard::Discard;
 use mailcell::swap::{Mode, Options, Slots, State, Swapper};
 use mailcell_tests::cores;
 use mailcell_tests::load::Session;
+use mailcell_tests::program::PATIENCE;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 const HOUR: u64 = 3600;
@@ -55,15 +56,20 @@ async fn a_session_that_nothing_looks_on_at_any_more_leaves_the_place_to_another
     server.await.unwrap();
 }
 
-/// The carried core may follow another one, which serves.
-async fn swapper() -> (Arc<Swapper>, Generation, String) {
+/// A slot in which another core has followed the carried one, and may be followed by it.
+fn slots(settings: &Settings) -> (Slots, Generation, Generation) {
     let engine = Engine::new(8).unwrap();
     // A section that says a version makes it another core.
     let other = [default_core(), b"\0\x0b\x07version1.0"].concat();
     let [usual, other] = [default_core(), &other].map(|bytes| Generation::from_bytes(&engine, bytes).unwrap());
-    let slots = Slots::new(vec![("default".to_owned(), usual.clone())], &Settings::default());
+    let slots = Slots::new(vec![("default".to_owned(), usual.clone())], settings);
+    assert!(slots.get("default").unwrap().slot().promote(&other, &usual, Mode::Migrate));
+    (slots, usual, other)
+}
+
+async fn swapper() -> (Arc<Swapper>, Generation, String) {
+    let (slots, _, other) = slots(&Settings::default());
     let swapper = slots.get("default").unwrap().clone();
-    assert!(swapper.slot().promote(&other, &usual, Mode::Migrate));
     let digest = swapper.check(default_core().to_vec(), None).await.unwrap().digest;
     (swapper, other, digest)
 }
@@ -106,4 +112,22 @@ async fn a_core_is_judged_by_all_sessions_that_moved_to_it() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(!swapper.slot().plan().current.is(&core), is_withdrawn, "{:#?}", swapper.status());
     }
+}
+
+/// A file may be replaced between its first reading, which takes as long as compiling it, and the first look at it.
+#[tokio::test]
+async fn a_file_that_changed_while_the_server_started_is_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("core.wasm");
+    let core = vec![NamedCore { slot: "default".to_owned(), file: file.clone() }];
+    let (slots, usual, _) = slots(&Settings { core, ..Settings::default() });
+    std::fs::write(&file, default_core()).unwrap();
+    let swapper = slots.get("default").unwrap();
+    let running = tokio::spawn(swapper.clone().run(true));
+    let deadline = Instant::now() + PATIENCE;
+    while !swapper.slot().plan().current.is(&usual) {
+        assert!(Instant::now() < deadline, "{:#?}", swapper.status());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    running.abort();
 }

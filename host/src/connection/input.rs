@@ -56,7 +56,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     let input = if of_chunk { Input::Line(b"BDAT".into()) } else { Input::Event(Event::LineTooLong) };
                     return self.tell(input).await;
                 }
-                Frame::Drop(octets) => self.input.advance(octets),
+                Frame::Drop(octets) => {
+                    self.input.advance(octets);
+                    // Where there is always more to read, nobody waits until time is up.
+                    let (deadline, event) = self.clock.next();
+                    let event = if self.drain.is_on() { Event::Drain } else { event };
+                    if event == Event::Drain || Instant::now() >= deadline {
+                        return self.tell(Input::Event(event)).await;
+                    }
+                }
                 Frame::Incomplete => {
                     if let Some(event) = self.fill(Drain::begins).await? {
                         return self.tell(Input::Event(event)).await;
@@ -124,5 +132,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 None => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cell::{DEFAULT_CORE, Generation};
+    use crate::config::{DEFAULT_SLOT, Settings};
+    use crate::server::{self, Server};
+    use crate::shared::Entrance;
+    use crate::store::discard::Discard;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    /// There is always more of it to read, so nobody ever waits for input.
+    #[tokio::test]
+    async fn a_line_without_end_is_no_way_around_the_idle_timeout() {
+        let idle_timeout = Duration::from_millis(200);
+        let settings = Settings { listen: Vec::new(), control: None, idle_timeout, ..Settings::default() };
+        let core = Generation::from_bytes(&server::engine(&settings).unwrap(), DEFAULT_CORE).unwrap();
+        let store = Arc::new(Discard);
+        let server = Server::bind(settings.clone(), store, server::default_core(core)).await.unwrap();
+        let slot = server.slots().get(DEFAULT_SLOT).unwrap().slot().clone();
+        let listener = "127.0.0.1:0".parse().unwrap();
+        let entrance = Arc::new(Entrance::new(&listener, &settings, slot).unwrap());
+        let endless = tokio::io::join(tokio::io::repeat(b'x'), tokio::io::sink());
+        let (counted, ended) = oneshot::channel::<()>();
+        server.reception().receive(endless, ([127, 0, 0, 1], 0).into(), &entrance, counted);
+        // It ends without a word when the connection does.
+        let _: Result<(), _> = timeout(Duration::from_secs(10), ended).await.expect("the session ends");
     }
 }

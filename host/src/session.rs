@@ -222,6 +222,8 @@ impl Session {
             return Err(fault.clone());
         };
         warn!(%fault, core = self.seat.0.short_digest(), "a core fails at its first event; the session goes back");
+        // The cell that failed makes room.
+        self.core = Core::Asleep(Box::new(saved.clone()));
         let restored = Cell::restore(&generation, &self.facts, &saved);
         self.core = Core::Awake(Box::new(restored.inspect_err(|fault| generation.stats().lost(fault))?));
         self.unfit.push(std::mem::replace(&mut self.seat, Seat::take(&generation)).0.clone());

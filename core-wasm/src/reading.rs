@@ -135,9 +135,10 @@ impl Reading {
     }
 
     /// The last chunk has been read.
-    pub(crate) fn end_chunks(&mut self) {
+    pub(crate) fn end_chunks(&mut self, settings: &Settings) {
         if let Form::Chunks(chunks) = &self.form
             && chunks.ends_in_cr()
+            && !settings.keep_bare_newlines
         {
             self.fault = self.worst_with([Fault::Unclean]);
         }

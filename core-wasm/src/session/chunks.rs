@@ -108,7 +108,7 @@ impl Session {
         let reading = self.reading.as_mut().expect("an accepted chunk belongs to a message");
         let held = reading.appended_octets() > 0;
         if chunk.is_last {
-            reading.end_chunks();
+            reading.end_chunks(&self.settings);
         }
         let fails_at_its_end = held && reading.fault().is_some();
         // After a fault nothing comes of further chunks, so it is answered at once.

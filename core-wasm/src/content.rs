@@ -193,7 +193,14 @@ impl ContentReader {
         // A zone by a name that nobody knows counts as -0000. RFC 5322 4.3.
         let without_zone = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
         let date = parse(text).or_else(|| parse(&format!("{without_zone}-0000")))?;
-        let (seconds, zone_minutes) = (date.unix_timestamp(), date.offset().whole_minutes());
+        let (mut seconds, mut zone_minutes) = (date.unix_timestamp(), date.offset().whole_minutes());
+        // The parser takes a zone like -0030, whose hours have no sign, for +0030.
+        if zone_minutes > 0
+            && text.as_bytes().rchunks(b"-0030".len()).next().is_some_and(|zone| zone.starts_with(b"-00"))
+        {
+            seconds += 2 * 60 * i64::from(zone_minutes);
+            zone_minutes = -zone_minutes;
+        }
         // The parser takes zones of a day and more, which no clock has.
         (seconds <= DATE_SECONDS_MAX && zone_minutes.abs() < 24 * 60).then_some(Date { seconds, zone_minutes })
     }
@@ -351,6 +358,8 @@ mod tests {
         assert_eq!(date("Mon, 21 Nov 1997 09:55:06 +0000"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09:55:06 CET"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09:55:06 -2359"), Some((880_192_446, -1439)));
+        assert_eq!(date("Fri, 21 Nov 1997 09:55:06 +0030"), Some((880_104_306, 30)));
+        assert_eq!(date("Fri, 21 Nov 1997 09:55:06 -0030 (west)"), Some((880_107_906, -30)));
         assert_eq!(date("Thu, 30 Dec 9999 22:00:00 +0000"), Some((DATE_SECONDS_MAX, 0)));
         assert_eq!(date("(a (nested \\) one)) 21 Nov 97 09:55:06 GMT"), Some((880_106_106, 0)));
         for broken in [

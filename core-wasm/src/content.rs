@@ -187,12 +187,11 @@ impl ContentReader {
 
     /// The date with its zone; a broken one is none.
     pub(crate) fn date(&self) -> Option<Date> {
-        let text = String::from_utf8(without_comments(self.date.as_ref()?)).ok()?;
+        let text = in_todays_form(str::from_utf8(&without_comments(self.date.as_ref()?)).ok()?);
         let parse = |text: &str| OffsetDateTime::parse(text, &Rfc2822).ok();
-        let text = text.trim_ascii();
         // A zone by a name that nobody knows counts as -0000. RFC 5322 4.3.
         let without_zone = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
-        let date = parse(text).or_else(|| parse(&format!("{without_zone}-0000")))?;
+        let date = parse(&text).or_else(|| parse(&format!("{without_zone}-0000")))?;
         let (mut seconds, mut zone_minutes) = (date.unix_timestamp(), date.offset().whole_minutes());
         // The parser takes a zone like -0030, whose hours have no sign, for +0030.
         if zone_minutes > 0
@@ -275,6 +274,22 @@ fn without_comments(body: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// A date without what the parser does not know of RFC 5322 4.3: white space before the comma, and a year of three digits, which
+/// counts from 1900.
+fn in_todays_form(text: &str) -> String {
+    let mut form = String::with_capacity(text.len());
+    for word in text.split_ascii_whitespace() {
+        if !form.is_empty() && !word.starts_with(',') {
+            form.push(' ');
+        }
+        match word.parse::<u16>() {
+            Ok(year) if word.len() == 3 && !word.starts_with('+') => form += &(1900 + year).to_string(),
+            _ => form += word,
+        }
+    }
+    form
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +370,9 @@ mod tests {
         assert_eq!(date("21 Nov 97 09:55:06 GMT"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600 (CST)"), Some((880_127_706, -360)));
         assert_eq!(date("Fri, 21 Nov 1997\r\n 09:55:06 EST"), Some((880_124_106, -300)));
+        assert_eq!(date("Fri (comment) , 21 Nov 1997 09:55:06 GMT"), Some((880_106_106, 0)));
+        assert_eq!(date("Fri, 21 Nov 097 09:55:06 GMT"), Some((880_106_106, 0)));
+        assert_eq!(date("21 Nov 125\r\n 09:55:06 GMT"), Some((1_763_718_906, 0)));
         assert_eq!(date("Mon, 21 Nov 1997 09:55:06 +0000"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09:55:06 CET"), Some((880_106_106, 0)));
         assert_eq!(date("Fri, 21 Nov 1997 09:55:06 -2359"), Some((880_192_446, -1439)));

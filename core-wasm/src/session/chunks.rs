@@ -46,9 +46,10 @@ impl Refusal {
 }
 
 impl Chunk {
-    /// Whether it is one that could be under way.
-    pub(super) fn is_sound(&self, has_message: bool) -> bool {
-        self.left > 0 && self.left <= self.octets && (has_message || self.refusal.is_some())
+    /// Whether it is one that could be under way: no command is read within DATA, and so no chunk begins there.
+    pub(super) fn is_sound(&self, reading: Option<&Reading>) -> bool {
+        let is_in_place = reading.map_or(self.refusal.is_some(), |reading| !reading.has_an_end());
+        self.left > 0 && self.left <= self.octets && is_in_place
     }
 }
 

@@ -132,10 +132,7 @@ impl Session {
                 "TLS and something else at once",
             ),
             (self.awaiting == Some(Awaiting::Store) && self.greeting.is_none(), "a message without a greeting"),
-            (
-                self.chunk.is_some_and(|chunk| !chunk.is_sound(self.reading.as_ref().is_some_and(|r| !r.has_an_end()))),
-                "a chunk of nothing",
-            ),
+            (self.chunk.is_some_and(|chunk| !chunk.is_sound(self.reading.as_ref())), "a chunk of nothing"),
             (
                 (self.awaiting == Some(Awaiting::Recipient)) != candidate.clone().next().is_some(),
                 "a question about no recipient",
@@ -252,6 +249,10 @@ mod tests {
             (|s| s.transaction.as_mut().unwrap().rcpt_to = vec![nobody(); 101], "too many recipients"),
             (|s| s.transaction.as_mut().unwrap().parameters.push('\r'), "a parameter that no command brings"),
             (|s| s.reading = Some(Reading::new(Form::lines(false))), ""),
+            (
+                |s| (s.reading, s.chunk) = (Some(Reading::new(Form::lines(false))), session("BDAT 9\r\n").chunk),
+                "a chunk of nothing",
+            ),
             (
                 |s| (s.tls, s.reading) = (TlsState::Starting, Some(Reading::new(Form::lines(false)))),
                 "TLS and something else at once",

@@ -5,7 +5,7 @@ mod input;
 
 use input::{command, data_octets, preamble};
 use mailcell_conformance::host::{Effect, Open, ScriptedHost, moving, native};
-use mailcell_core::{Core, Due, Event, Identity, MailboxPage, Next, Reply, Request, Session};
+use mailcell_core::{Core, Due, Event, Identity, MailboxPage, Next, Reply, Request, Session, Step};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -232,34 +232,51 @@ proptest! {
     }
 
     #[test]
-    fn a_state_of_any_kind_is_refused_or_goes_on(octets in vec(any::<u8>(), 0..60), lines in vec(command(), 0..5)) {
-        // The first octets are those of small counts and choices, which random ones seldom are.
-        let state: Vec<u8> = octets.iter().enumerate().map(|(at, b)| if at % 2 == 0 { b % 4 } else { *b }).collect();
-        for state in [octets, state] {
-            if let Ok((mut session, position)) = Session::restore(&[], 1, &state) {
-                prop_assert_eq!(session.save(1).position, position);
-                for line in lines.iter().filter(|_| matches!(position.due, Due::Line { .. })) {
-                    if !matches!(session.on_line(line).next, Next::ReadLine { .. }) {
-                        break;
-                    }
-                }
+    fn a_state_of_any_kind_is_refused_or_goes_on(
+        start in preamble(), lines in vec(command(), 0..5), further in vec(command(), 0..5),
+        changes in vec((any::<Index>(), 0..16_usize, vec(0..4_u8, 0..4)), 0..3),
+    ) {
+        let (mut session, step) = Session::open(&[]);
+        let start: Vec<_> = start.lines().map(|line| line.as_bytes().to_vec()).collect();
+        let steps = go_on(&mut session, step.next.due(), &[start, lines].concat());
+        if steps.last().is_none_or(|step| step.next != Next::Close) {
+            let schema = Session::schemas().writes[0];
+            let mut state = session.save(schema).state;
+            for (at, removed, octets) in changes {
+                let at = at.index(state.len() + 1);
+                state.splice(at..(at + removed).min(state.len()), octets);
+            }
+            if let Ok((mut session, position)) = Session::restore(&[], schema, &state) {
+                prop_assert_eq!(session.save(schema).position, position);
+                go_on(&mut session, Some(position.due), &further);
             }
         }
     }
 
     #[test]
-    fn the_same_events_give_the_same_effects(lines in vec(command(), 0..30)) {
-        let (mut one, first) = Session::open(&[]);
-        let (mut other, second) = Session::open(&[]);
-        prop_assert_eq!(first, second);
-        for line in &lines {
-            let step = one.on_line(line);
-            prop_assert_eq!(&step, &other.on_line(line));
-            if !matches!(step.next, Next::ReadLine { .. }) {
-                break;
-            }
-        }
+    fn the_same_events_give_the_same_effects(start in preamble(), lines in vec(command(), 0..30)) {
+        let lines: Vec<_> = start.lines().map(|line| line.as_bytes().to_vec()).chain(lines).collect();
+        let [one, other] = [(); 2].map(|()| {
+            let (mut session, step) = Session::open(&[]);
+            (go_on(&mut session, step.next.due(), &lines), step)
+        });
+        prop_assert_eq!(one, other);
     }
+}
+
+/// Gives each line as what is due, a line or data, while one of them is.
+fn go_on(session: &mut Session, mut due: Option<Due>, lines: &[Vec<u8>]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for line in lines {
+        let step = match due {
+            Some(Due::Line { .. }) => session.on_line(line.strip_suffix(b"\r\n").unwrap_or(line)),
+            Some(Due::Data) => session.on_data(line.clone()).step,
+            _ => break,
+        };
+        due = step.next.due();
+        steps.push(step);
+    }
+    steps
 }
 
 fn model_command() -> impl Strategy<Value = (&'static str, &'static str)> {

@@ -95,7 +95,7 @@ fn is_harmless(verb: Verb, argument: &[u8]) -> bool {
     match verb {
         Verb::Mail => starts(b"FROM:"),
         Verb::Rcpt => starts(b"TO:"),
-        Verb::Helo | Verb::Ehlo => is_one_word,
+        Verb::Helo | Verb::Ehlo | Verb::Lhlo => is_one_word,
         Verb::Vrfy | Verb::Expn => match argument.iter().position(|octet| *octet == b' ') {
             Some(at) => argument[at..].eq_ignore_ascii_case(b" SMTPUTF8"),
             None => is_one_word,
@@ -177,6 +177,7 @@ mod tests {
     fn what_is_known_to_be_harmless_stays() {
         for line in [
             "EHLO client.test",
+            "LHLO client.test",
             "MAIL FROM:<ann@client.test> SIZE=9",
             "rcpt to:<bob@mx.test>",
             "VRFY bob",

@@ -16,6 +16,10 @@ const NAMES: [&[u8]; 2] = [b"subject", b"date"];
 /// What XCLIENT says of a client.
 const ATTRIBUTES: [&[u8]; 8] = [b"name", b"addr", b"port", b"proto", b"helo", b"login", b"destaddr", b"destport"];
 
+/// What AUTH may name. Anything else in that place may be credentials.
+const MECHANISMS: [&[u8]; 8] =
+    [b"PLAIN", b"LOGIN", b"SCRAM-SHA-256", b"SCRAM-SHA-1", b"CRAM-MD5", b"DIGEST-MD5", b"NTLM", b"XOAUTH2"];
+
 /// The longest word that is kept of a line that is no command.
 const WORD_OCTETS_MAX: usize = 12;
 
@@ -77,22 +81,29 @@ fn mask_command(line: &mut [u8], is_sensitive: bool) -> bool {
         return is_sensitive;
     }
     if is_auth {
-        // The mechanism stays.
-        let behind =
-            rest.iter().skip(1).position(|octet| matches!(octet, b' ' | b'\t')).map_or(rest.len(), |at| at + 1);
-        let initial = behind + rest[behind..].iter().take_while(|octet| matches!(octet, b' ' | b'\t')).count();
-        mask_credentials(&mut rest[initial..]);
+        mask_auth(rest);
     } else if !verb.is_some_and(|verb| is_harmless(verb, rest.trim_ascii())) {
         rest.iter_mut().for_each(mask_secret);
     }
     is_auth || matches!(verb, Some(Verb::Data | Verb::Bdat))
 }
 
+/// Masks what is behind AUTH, but for a mechanism.
+fn mask_auth(argument: &mut [u8]) {
+    let start = argument.iter().take_while(|octet| matches!(octet, b' ' | b'\t')).count();
+    let end = argument[start..].iter().position(u8::is_ascii_whitespace).map_or(argument.len(), |at| start + at);
+    let spaces = argument[end..].iter().take_while(|octet| matches!(octet, b' ' | b'\t')).count();
+    let is_mechanism = MECHANISMS.iter().any(|known| argument[start..end].eq_ignore_ascii_case(known));
+    mask_credentials(&mut argument[if is_mechanism { end + spaces } else { start }..]);
+}
+
 /// Whether an argument is what the verb takes, and no sentence that starts with the verb's name.
 fn is_harmless(verb: Verb, argument: &[u8]) -> bool {
     let starts = |prefix: &[u8]| argument.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    let is_one_word = !argument.contains(&b' ') && !argument.contains(&b'\t');
+    let is_one_word = !argument.contains(&b' ');
     match verb {
+        // Behind a bare line end may be anything.
+        _ if argument.iter().any(u8::is_ascii_control) => false,
         Verb::Mail => starts(b"FROM:"),
         Verb::Rcpt => starts(b"TO:"),
         Verb::Helo | Verb::Ehlo | Verb::Lhlo => is_one_word,
@@ -134,7 +145,7 @@ fn mask_message(data: &mut [u8]) {
 
 /// Masks credentials so that they are such ones still, of the same form and length, where they are in base64.
 fn mask_credentials(line: &mut [u8]) {
-    let end = line.iter().position(|octet| matches!(octet, b'\r' | b'\n')).unwrap_or(line.len());
+    let end = line.strip_suffix(b"\r\n").unwrap_or(line).len();
     match STANDARD.decode(&line[..end]) {
         Ok(mut decoded) if end > 0 => {
             decoded.iter_mut().filter(|octet| **octet != 0).for_each(|octet| *octet = b'x');
@@ -198,6 +209,10 @@ mod tests {
             ("AUTH PLAIN AGFubgBzZWNyZXQ=", "AUTH PLAIN AHh4eAB4eHh4eHg="),
             ("auth\tlogin x y", "auth\\tlogin x x"),
             ("AUTH SCRAM-SHA-256 =", "AUTH SCRAM-SHA-256 ="),
+            ("AUTH cram-md5", "AUTH cram-md5"),
+            // In the place of a mechanism.
+            ("AUTH AGFubgBzZWNyZXQ=", "AUTH AHh4eAB4eHh4eHg="),
+            ("AUTH ann secret", "AUTH xxx xxxxxx"),
         ]);
         check(&[
             ("AUTH LOGIN", "AUTH LOGIN"),
@@ -210,6 +225,17 @@ mod tests {
         check(&[("NOOP password", "NOOP xxxxxxxx"), ("Authorization: Basic QQ==", "xxxxxxxxxxxxxx xxxxx xxxx")]);
         assert_eq!(masked(&[("pa55 w\r\n", Kind::Secret)]), ["xxxx x"]);
         assert_eq!(masked(&[("c2VjcmV0\r\n", Kind::Secret)]), ["eHh4eHh4"]);
+    }
+
+    #[test]
+    fn what_is_behind_a_bare_line_end_is_masked() {
+        check(&[
+            ("AUTH LOGIN\nc2VjcmV0", "AUTH LOGIN\\nxxxxxxxx"),
+            ("MAIL FROM:<ann@client.test>\nAUTH PLAIN AGFu", "MAIL xxxxxxxxxxxxxxxxxxxxxx\\nxxxx xxxxx xxxx"),
+            ("VRFY bob\nsecret", "VRFY xxx\\nxxxxxx"),
+            ("NOOP\n", "NOOP\\n"),
+        ]);
+        assert_eq!(masked(&[("YW5u\rsecret\r\n", Kind::Secret)]), ["xxxx\\rxxxxxx"]);
     }
 
     #[test]

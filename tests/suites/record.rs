@@ -97,6 +97,18 @@ fn a_recording_tells_what_happened_and_no_secret() {
 }
 
 #[test]
+fn whoever_speaks_something_else_is_recorded_as_it_was() {
+    let setup = Setup::start(&["--record", "100"]);
+    let mut client = setup.server.connect();
+    // TLS, where none is spoken.
+    client.send(b"\x16\x03\x01");
+    assert!(client.read().starts_with("421"));
+    setup.server.wait_for_log("recorded");
+    let text = std::fs::read_to_string(setup.recordings().pop().unwrap()).unwrap();
+    assert!(text.contains("\nS: 421 ") && text.ends_with("\nS: <close>\n"), "{text}");
+}
+
+#[test]
 fn content_is_kept_when_that_is_asked_for() {
     let setup = Setup::start(&["--record", "100", "--record-content", "keep"]);
     let text = std::fs::read_to_string(setup.record_a_session()).unwrap();

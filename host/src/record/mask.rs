@@ -67,6 +67,10 @@ fn mask_reply(reply: &mut Reply) {
 
 /// Masks a command line, and tells whether what follows it may be content.
 fn mask_command(line: &mut [u8], is_sensitive: bool) -> bool {
+    // A connection's first octet that starts no line comes alone, and tells nothing.
+    if line.len() == 1 {
+        return is_sensitive;
+    }
     let end = line.iter().position(|octet| matches!(octet, b' ' | b'\t' | b'\r' | b'\n')).unwrap_or(line.len());
     let (word, rest) = line.split_at_mut(end);
     let name = word.to_ascii_uppercase();
@@ -225,6 +229,11 @@ mod tests {
         check(&[("NOOP password", "NOOP xxxxxxxx"), ("Authorization: Basic QQ==", "xxxxxxxxxxxxxx xxxxx xxxx")]);
         assert_eq!(masked(&[("pa55 w\r\n", Kind::Secret)]), ["xxxx x"]);
         assert_eq!(masked(&[("c2VjcmV0\r\n", Kind::Secret)]), ["eHh4eHh4"]);
+    }
+
+    #[test]
+    fn a_first_octet_that_starts_no_line_stays() {
+        assert_eq!(masked(&[("\x16", Kind::Line)]), ["\\x16"]);
     }
 
     #[test]

@@ -109,6 +109,19 @@ fn whoever_speaks_something_else_is_recorded_as_it_was() {
 }
 
 #[test]
+fn an_empty_message_of_scram_is_recorded() {
+    let setup = Setup::start(&["--record", "100", "--auth", "on"]);
+    let mut client = setup.server.connect();
+    client.say("EHLO client.test");
+    assert!(client.say("AUTH SCRAM-SHA-256 =").starts_with("535"));
+    client.say("QUIT");
+    let said = setup.server.wait_for_log("recorded");
+    assert!(!said.contains("not recorded"), "{said}");
+    let text = std::fs::read_to_string(setup.recordings().pop().unwrap()).unwrap();
+    assert!(text.contains("\nQ: scram-first\\x20\n"), "{text}");
+}
+
+#[test]
 fn content_is_kept_when_that_is_asked_for() {
     let setup = Setup::start(&["--record", "100", "--record-content", "keep"]);
     let text = std::fs::read_to_string(setup.record_a_session()).unwrap();

@@ -343,9 +343,9 @@ fn expect(holds: bool, what: &str, found: &impl std::fmt::Debug) -> Result<(), S
     if holds { Ok(()) } else { Err(format!("expected {what}, found {found:?}")) }
 }
 
-/// Writes a request on one line.
+/// Writes a request on one line. What it is about may be empty, or end in a space, and at the end of a line nobody sees one.
 pub fn write_request(request: &Request) -> String {
-    match request {
+    let text = match request {
         Request::FindUser { local_part, domain: Some(domain) } => format!("find-user {local_part} {domain}"),
         Request::FindUser { local_part, domain: None } => format!("find-user {local_part}"),
         Request::ExpandGroup { name } => format!("expand-group {name}"),
@@ -358,7 +358,8 @@ pub fn write_request(request: &Request) -> String {
         Request::AdmitClient { address: Some(address) } => format!("admit-client {address}"),
         Request::AdmitClient { address: None } => "admit-client".to_owned(),
         Request::StoreMessage(message) => write_message(message),
-    }
+    };
+    text.strip_suffix(' ').map_or(text.clone(), |start| format!("{start}\\x20"))
 }
 
 fn write_message(message: &Message) -> String {

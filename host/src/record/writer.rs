@@ -11,7 +11,7 @@ use mailcell_conformance::check;
 use mailcell_conformance::host::Effect;
 use mailcell_conformance::transcript::Transcript;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -197,6 +197,14 @@ fn is_recording(path: &Path, extension: &str) -> bool {
     is_ours && path.extension().is_some_and(|found| found == extension)
 }
 
+/// Removes a file, which somebody else may have done meanwhile.
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 struct Disk {
     directory: PathBuf,
     octets_max: u64,
@@ -279,7 +287,7 @@ impl Disk {
         for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
             if is_recording(&path, UNFINISHED) {
-                fs::remove_file(path)?;
+                remove(&path)?;
             }
         }
         Ok(())
@@ -295,7 +303,7 @@ impl Disk {
             if !is_old && used + octets <= self.octets_max {
                 break;
             }
-            fs::remove_file(path)?;
+            remove(&path)?;
             used -= size;
         }
         Ok(())

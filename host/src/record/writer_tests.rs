@@ -2,6 +2,17 @@ use super::*;
 use crate::cell::{DEFAULT_CORE, Engine};
 use std::sync::Mutex;
 
+fn disk(directory: &Path, octets_max: u64) -> Disk {
+    Disk {
+        directory: directory.to_owned(),
+        octets_max,
+        age_max: Duration::from_secs(100),
+        with_content: false,
+        dropped: Arc::default(),
+        report: |_| {},
+    }
+}
+
 #[test]
 fn what_is_too_old_or_too_much_goes_and_other_files_stay() {
     let directory = tempfile::tempdir().unwrap();
@@ -18,20 +29,28 @@ fn what_is_too_old_or_too_much_goes_and_other_files_stay() {
         write(&name("session", number), age);
     }
     write(&name("fault", 5).replace(".txt", ".part"), 0);
-    let disk = Disk {
-        directory: directory.path().to_owned(),
-        octets_max: 300,
-        age_max: Duration::from_secs(100),
-        with_content: false,
-        dropped: Arc::default(),
-        report: |_| {},
-    };
+    let disk = disk(directory.path(), 300);
     disk.sweep().unwrap();
     disk.tidy(100).unwrap();
     let mut left: Vec<_> =
         fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left, ["notes.txt".to_owned(), name("session", 3), name("session", 4), "session-notes.txt".to_owned()]);
+}
+
+#[test]
+fn what_somebody_else_removes_meanwhile_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    for extension in [EXTENSION, UNFINISHED] {
+        for number in 0..2_000 {
+            let name = format!("session-019e2f6a-30f4-7d11-9a51-5b1f0b6c{number:04}.{extension}");
+            fs::write(directory.path().join(name), "x").unwrap();
+        }
+    }
+    let disk = disk(directory.path(), 0);
+    let tidy = || disk.sweep().and_then(|()| disk.tidy(0));
+    std::thread::scope(|scope| [(); 4].map(|()| scope.spawn(tidy)).map(|tidied| tidied.join().unwrap().unwrap()));
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
 }
 
 #[test]

@@ -200,7 +200,11 @@ pub async fn load_cores(settings: &Settings) -> anyhow::Result<Cores> {
     Ok(cores)
 }
 
-async fn load(engine: &Engine, file: &Path, settings: &Settings) -> anyhow::Result<Generation> {
+/// Compiles the core of a file, if it is of somebody whom the configuration trusts.
+///
+/// # Errors
+/// One line that says what is wrong with it.
+pub(crate) async fn load(engine: &Engine, file: &Path, settings: &Settings) -> anyhow::Result<Generation> {
     let bytes = cell::read_component(file)?;
     settings.core_keys.check(&bytes, swap::read_beside(file, "sig")?.as_deref())?;
     swap::stage(engine, bytes).await

@@ -207,6 +207,8 @@ fn a_configuration_that_cannot_be_served_is_found_beforehand() {
     place.ok("tls self-signed --name mx.test");
     place.file("text.pem", "no key");
     place.file("none.wasm", "no component");
+    // A component, and nothing in it.
+    place.file("empty.wasm", "\0asm\r\0\x01\0");
     let refused = [
         ("listen = '[::1]:25 slot=strict'", "slot=strict needs a core"),
         ("core = 'strict=none.wasm'", "none.wasm serves nobody"),
@@ -220,6 +222,7 @@ fn a_configuration_that_cannot_be_served_is_found_beforehand() {
         ("tls-certificate = 'mailcell.crt'", "TLS needs both tls-certificate and tls-key"),
         ("listen = '127.0.0.1:0'\ntls-certificate = 'mailcell.crt'\ntls-key = 'text.pem'", "text.pem"),
         ("core = 'none.wasm'", "none.wasm: not a WebAssembly component"),
+        ("core = 'empty.wasm'", "empty.wasm: it does not export"),
         ("core = 'missing.wasm'", "missing.wasm"),
         ("database = 'postgres://u:secret@h/d'", "m.toml:1: database: a database address is sqlite:PATH or"),
         ("database = 'mysql://h/d'", "the database address names no user"),

@@ -2,9 +2,10 @@
 
 use super::args::database_options;
 use super::output;
+use crate::cell::Engine;
 use crate::config::{Settings, check_environment, default_file};
+use crate::server;
 use crate::tls::Certificates;
-use crate::{cell, swap};
 use anyhow::Context;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,12 +23,12 @@ pub(super) enum Command {
     Show,
 }
 
-pub(super) fn run(command: Command) -> anyhow::Result<()> {
+pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     check_environment()?;
     let mut out = output::stdout();
     match command {
         Command::Check { file } => {
-            check(&file)?;
+            check(&file).await?;
             writeln!(out, "{}: ok", file.display())?;
         }
         Command::Show => write!(out, "{}", default_file())?,
@@ -35,18 +36,15 @@ pub(super) fn run(command: Command) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-fn check(file: &Path) -> anyhow::Result<()> {
+async fn check(file: &Path) -> anyhow::Result<()> {
     let mut settings = Settings::default();
     settings.read_file(file)?;
     settings.check()?;
     database_options(&settings)?;
     Certificates::of(&settings)?;
+    let engine = Engine::new(1)?;
     for core in &settings.core {
-        let bytes = cell::read_component(&core.file)?;
-        cell::check_kind(&bytes).with_context(|| core.file.display().to_string())?;
-        let signature = swap::read_beside(&core.file, "sig")?;
-        let is_trusted = settings.core_keys.check(&bytes, signature.as_deref());
-        is_trusted.with_context(|| core.file.display().to_string())?;
+        server::load(&engine, &core.file, &settings).await.with_context(|| core.file.display().to_string())?;
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
                 Command::Message(command) => message::run(command).await,
                 Command::Core(command) => core::run(command).await,
                 Command::Replay(args) => replay::run(args).await,
-                Command::Config(command) => config::run(command),
+                Command::Config(command) => config::run(command).await,
                 Command::Schema(command) => schema::run(command).await,
                 Command::Tls(command) => tls::run(command),
             }

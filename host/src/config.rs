@@ -368,6 +368,10 @@ mod tests {
             error("listen = ['[::1]:25', '[::1]:26 recipients=0']"),
             "m.toml:1: listen: [::1]:26: recipients: expected a number from 1 to 100, found \"0\""
         );
+        // It may hold a password.
+        for text in ["database = ['mysql://u:secret@h/d', 'b']", "database = mysql://u:secret@h/d"] {
+            assert!(!error(text).contains("secret"), "{}", error(text));
+        }
         assert!(error("log = 'info'\nname =").starts_with("m.toml:2: "));
         assert!(error("log = 'info'\nlog = 'info'").starts_with("m.toml:2: "));
     }

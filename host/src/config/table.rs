@@ -122,7 +122,7 @@ settings! {
         |s, texts| s.record_age = duration(one(texts)?)?;
     Database "database" "URL" "\"sqlite:mailcell.db\""
         "Where mail is kept: sqlite:PATH or mysql://USER@HOST[:PORT]/NAME."
-        |s, texts| s.database = database(one(texts)?)?;
+        |s, texts| s.database = database(texts)?;
     Database "database-password-file" "FILE" "\"\""
         "A file that holds the database's password, if MAILCELL_DATABASE_PASSWORD does not or is empty."
         |s, texts| s.database_password_file = path(one(texts)?);

@@ -94,7 +94,8 @@ pub(super) fn domain(text: &str) -> Result<String, &'static str> {
 }
 
 /// Where mail is kept. What is wrong with it does not show it: it may hold a password.
-pub(super) fn database(text: &str) -> Result<String, String> {
+pub(super) fn database(texts: &[String]) -> Result<String, String> {
+    let text = one(texts)?;
     store::check(text, &store::Options::default()).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }

@@ -70,6 +70,8 @@ impl Refusals {
 fn named(keyword: &str, line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line);
     let argument = line.get(5..).unwrap_or_default();
+    // Behind a bare line end may be credentials, and a message.
+    let argument = argument.split(char::is_control).next().unwrap_or_default();
     Path::behind(keyword, argument).map_or_else(|| argument.to_owned(), |(path, _)| path.to_envelope())
 }
 
@@ -102,6 +104,8 @@ mod tests {
         assert_eq!(to("RCPT TO:<@relay.test:\"a>b\"@mx.test>"), "\"a>b\"@mx.test");
         assert_eq!(to("RCPT TO:bob"), "TO:bob");
         assert_eq!(to("RCPT"), "");
+        // Who sends bare line ends sends all of the message in one line.
+        assert_eq!(to("RCPT TO:bob\nDATA\nDear Bob"), "TO:bob");
         assert_eq!(named("TO:", b"RCPT TO:<\xff@mx.test>"), "\u{fffd}@mx.test");
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use mailcell_tests::program::{Server, command, run};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
@@ -266,6 +267,11 @@ fn exports_are_read_by_python() {
     let mut client = Command::new("python3");
     client.args(["-c", read]).args([&mbox, &eml]);
     setup.send(client, MESSAGE.as_bytes());
+    // As in the database, nobody else reads them.
+    for file in std::fs::read_dir(&eml).unwrap().map(|entry| entry.unwrap().path()).chain([mbox.clone()]) {
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
 
     let again = run(
         command(

@@ -7,8 +7,9 @@ use anyhow::Context;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp, civil};
 use serde_json::{Value, json};
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -38,7 +39,7 @@ Examples:
         #[command(flatten)]
         database: DatabaseArgs,
     },
-    /// Write messages to files, the earliest first, each with its trace lines.
+    /// Write messages to files that their owner alone can read, the earliest first, each with its trace lines.
     #[command(after_help = "\
 Examples:
   mailcell message export --mbox mail.mbox
@@ -199,7 +200,7 @@ fn print_raw(message: &Message) -> anyhow::Result<()> {
 
 async fn export_mbox(store: &dyn MailStore, messages: &[MessageSummary], path: &Path) -> anyhow::Result<()> {
     let cannot = || format!("cannot write {}", path.display());
-    let mut file = BufWriter::new(File::create_new(path).with_context(cannot)?);
+    let mut file = BufWriter::new(private().create_new(true).open(path).with_context(cannot)?);
     for summary in messages {
         let Some(message) = store.message(summary.id).await? else { continue };
         write_mboxrd(&message, &mut file).with_context(cannot)?;
@@ -232,9 +233,18 @@ async fn export_eml(store: &dyn MailStore, messages: &[MessageSummary], director
         let Some(message) = store.message(summary.id).await? else { continue };
         let path = directory.join(format!("{}.eml", message.id));
         let octets = [&message.trace[..], &message.headers, &message.body].concat();
-        std::fs::write(&path, octets).with_context(|| format!("cannot write {}", path.display()))?;
+        let file = private().create(true).truncate(true).open(&path);
+        let written = file.and_then(|mut file| file.write_all(&octets));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// How a file is made that its owner alone can read, as it is with the database.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
 }
 
 /// By RFC 3339, in the zone that the author wrote it in.

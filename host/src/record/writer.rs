@@ -38,7 +38,7 @@ const HELD_OCTETS_MAX: u64 = 64 << 20;
 /// How long the recordings that wait may take at the end of the server.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether recordings are too old, while none is written: never more often, and at least as often.
+/// How often it is looked whether recordings are too old: never more often, and at least as often.
 const LOOK_UP_MIN: Duration = Duration::from_secs(1);
 const LOOK_UP_MAX: Duration = Duration::from_secs(600);
 
@@ -101,13 +101,15 @@ impl Recordings {
         let shown = || format!("cannot record to {}", directory.display());
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(shown)?;
         let (writer, waiting) = sync_channel(WAITING_MAX);
-        let disk = Disk {
+        let mut disk = Disk {
             directory: directory.clone(),
             octets_max: settings.record_size,
             age_max: settings.record_age,
             with_content: settings.record_content,
             dropped: Arc::default(),
             report,
+            used: 0,
+            tidied: Instant::now(),
         };
         let dropped = disk.dropped.clone();
         disk.sweep().and_then(|()| disk.tidy(0)).with_context(shown)?;
@@ -213,10 +215,14 @@ struct Disk {
     /// Sessions that had no place, until that is said.
     dropped: Arc<AtomicU64>,
     report: fn(u64),
+    /// Octets of all recordings, as far as is known.
+    used: u64,
+    /// When it was looked at them.
+    tidied: Instant,
 }
 
 impl Disk {
-    fn run(&self, waiting: &Receiver<Work>) {
+    fn run(mut self, waiting: &Receiver<Work>) {
         let look_up = self.age_max.clamp(LOOK_UP_MIN, LOOK_UP_MAX);
         let is_due = |reported: Option<Instant>| reported.is_none_or(|at| at.elapsed() >= REPORT_PAUSE);
         let mut reported = None;
@@ -226,26 +232,23 @@ impl Disk {
             }
             // What is dropped meanwhile is said when that is due.
             let pause = if is_due(reported) { look_up } else { look_up.min(REPORT_PAUSE) };
-            let work = match waiting.recv_timeout(pause) {
-                Ok(work) => work,
-                Err(RecvTimeoutError::Timeout) => {
-                    if let Err(error) = self.tidy(0) {
-                        warn!(%error, directory = %self.directory.display(), "old recordings cannot be removed");
-                    }
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            match work {
-                Work::Write(recording) => match self.write(*recording) {
+            match waiting.recv_timeout(pause) {
+                Ok(Work::Write(recording)) => match self.write(*recording) {
                     Ok(path) => info!(file = %path.display(), "recorded"),
                     Err(error) => warn!(error = %format!("{error:#}"), "a session is not recorded"),
                 },
-                Work::Finish(done) => {
+                Ok(Work::Finish(done)) => {
                     self.say_dropped();
                     // Whoever asked may wait no more.
                     let _ = done.send(());
                 }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.tidied.elapsed() >= look_up
+                && let Err(error) = self.tidy(0)
+            {
+                warn!(%error, directory = %self.directory.display(), "old recordings cannot be removed");
             }
         }
     }
@@ -259,13 +262,13 @@ impl Disk {
         dropped > 0
     }
 
-    fn write(&self, recording: Recording) -> anyhow::Result<PathBuf> {
+    fn write(&mut self, recording: Recording) -> anyhow::Result<PathBuf> {
         let kind = KINDS[usize::from(recording.fault.is_none())];
         let (transcript, effects) = transcript(recording, self.with_content);
         let text = transcript.write(&effects);
         Transcript::parse(kind, &text).context("it could not be read again")?;
         anyhow::ensure!(text.len() as u64 <= self.octets_max, "it is larger than all recordings may be");
-        self.tidy(text.len() as u64)?;
+        self.make_room(text.len() as u64)?;
         let path = self.directory.join(format!("{kind}-{}.{EXTENSION}", Uuid::now_v7()));
         // Whole or not at all: a swap may read it at any time.
         let unfinished = path.with_extension(UNFINISHED);
@@ -279,7 +282,14 @@ impl Disk {
             let _ = fs::remove_file(&unfinished);
         }
         written?;
+        self.used += text.len() as u64;
         Ok(path)
+    }
+
+    /// To look at thousands of recordings takes longer than to write one, so the oldest make room for many at a time.
+    fn make_room(&mut self, octets: u64) -> std::io::Result<()> {
+        let is_full = self.used + octets > self.octets_max;
+        if is_full { self.tidy(octets.max(self.octets_max / 8)) } else { Ok(()) }
     }
 
     /// Removes what a server that was ended left unfinished.
@@ -294,17 +304,18 @@ impl Disk {
     }
 
     /// Removes what is too old, and then the oldest until `octets` more fit.
-    fn tidy(&self, octets: u64) -> std::io::Result<()> {
+    fn tidy(&mut self, octets: u64) -> std::io::Result<()> {
+        self.tidied = Instant::now();
         let mut files = files(&self.directory)?;
-        let mut used: u64 = files.iter().map(|(.., octets)| octets).sum();
+        self.used = files.iter().map(|(.., octets)| octets).sum();
         files.reverse();
         while let Some((path, at, size)) = files.pop() {
             let is_old = at.elapsed().is_ok_and(|age| age > self.age_max);
-            if !is_old && used + octets <= self.octets_max {
+            if !is_old && self.used + octets <= self.octets_max {
                 break;
             }
             remove(&path)?;
-            used -= size;
+            self.used -= size;
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ fn disk(directory: &Path, octets_max: u64) -> Disk {
         with_content: false,
         dropped: Arc::default(),
         report: |_| {},
+        used: 0,
+        tidied: Instant::now(),
     }
 }
 
@@ -29,7 +31,7 @@ fn what_is_too_old_or_too_much_goes_and_other_files_stay() {
         write(&name("session", number), age);
     }
     write(&name("fault", 5).replace(".txt", ".part"), 0);
-    let disk = disk(directory.path(), 300);
+    let mut disk = disk(directory.path(), 300);
     disk.sweep().unwrap();
     disk.tidy(100).unwrap();
     let mut left: Vec<_> =
@@ -47,10 +49,33 @@ fn what_somebody_else_removes_meanwhile_is_gone() {
             fs::write(directory.path().join(name), "x").unwrap();
         }
     }
-    let disk = disk(directory.path(), 0);
-    let tidy = || disk.sweep().and_then(|()| disk.tidy(0));
+    let tidy = || {
+        let mut disk = disk(directory.path(), 0);
+        disk.sweep().and_then(|()| disk.tidy(0))
+    };
     std::thread::scope(|scope| [(); 4].map(|()| scope.spawn(tidy)).map(|tidied| tidied.join().unwrap().unwrap()));
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+}
+
+#[test]
+fn the_oldest_make_room_for_many_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |number: u8| {
+        let name = format!("session-019e2f6a-30f4-7d11-9a51-5b1f0b6c2a{number:02x}.txt");
+        fs::write(directory.path().join(name), [b'x'; 100]).unwrap();
+    };
+    let count = || fs::read_dir(&directory).unwrap().count();
+    let mut disk = disk(directory.path(), 8_000);
+    (0..80).for_each(write);
+    disk.tidy(0).unwrap();
+    disk.make_room(1).unwrap();
+    assert_eq!((count(), disk.used), (70, 7_000));
+    // While there is room, nobody looks what there is.
+    (80..100).for_each(write);
+    disk.make_room(1_000).unwrap();
+    assert_eq!(count(), 90);
+    disk.make_room(1_001).unwrap();
+    assert_eq!((count(), disk.used), (69, 6_900));
 }
 
 #[test]

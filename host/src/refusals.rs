@@ -71,7 +71,7 @@ fn named(keyword: &str, line: &[u8]) -> String {
     let line = String::from_utf8_lossy(line);
     let argument = line.get(5..).unwrap_or_default();
     // Behind a bare line end may be credentials, and a message.
-    let argument = argument.split(char::is_control).next().unwrap_or_default();
+    let argument = argument.split(['\r', '\n']).next().unwrap_or_default();
     Path::behind(keyword, argument).map_or_else(|| argument.to_owned(), |(path, _)| path.to_envelope())
 }
 

@@ -359,7 +359,7 @@ pub fn write_request(request: &Request) -> String {
         Request::AdmitClient { address: None } => "admit-client".to_owned(),
         Request::StoreMessage(message) => write_message(message),
     };
-    text.strip_suffix(' ').map_or(text.clone(), |start| format!("{start}\\x20"))
+    if let Some(start) = text.strip_suffix(' ') { format!("{start}\\x20") } else { text }
 }
 
 fn write_message(message: &Message) -> String {

@@ -88,6 +88,17 @@ pub fn spinning_at_start() -> Vec<u8> {
     })
 }
 
+/// A core that hands over a cell's whole memory that often, with no loop and no function of its own between, before it is asked
+/// anything.
+pub fn calling(times: usize) -> Vec<u8> {
+    let text = wasmprinter::print_bytes(encode(CONTRACT, |module| module)).expect("a component can be printed");
+    let calls = "(call 7 (i32.const 0) (i32.const 1048576))\n".repeat(times);
+    // What fills in the imports of the others has them itself, and runs when there is memory.
+    let changed = text.replace("(memory (;0;) 0)", "(memory (;0;) 16)");
+    let changed = changed.replace("(start 8)", &format!("(func {calls}) (start 9)"));
+    wat::parse_str(changed).expect("it is a component still")
+}
+
 /// A core that is twice as large as a component may be, and valid.
 pub fn huge() -> Vec<u8> {
     let filler = "x".repeat(16 << 20);

@@ -2,4 +2,4 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
-wasmtime::component::bindgen!({ path: "../wit", world: "core" });
+wasmtime::component::bindgen!({ path: "../wit", world: "core", imports: { default: trappable } });

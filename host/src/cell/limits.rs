@@ -49,6 +49,9 @@ pub const RESPONSES_MAX: usize = 256;
 /// A line for the client, CRLF counted. RFC 5321 4.5.3.1.5.
 pub const RESPONSE_OCTETS_MAX: usize = 512;
 
+/// Requests in one step.
+pub const REQUESTS_MAX: usize = 1;
+
 /// Orders in one step.
 pub const ORDERS_MAX: usize = 16;
 

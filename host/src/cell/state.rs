@@ -53,51 +53,58 @@ impl CellState {
         }
     }
 
-    /// What is beyond a bound is not held, and one more than allowed makes the step be refused.
-    fn ask(&mut self, request: Request) {
-        if self.queue.requests.len() < 2 {
-            self.queue.requests.push(request);
+    /// One more than allowed makes the step be refused. Who calls on is trapped, and nothing of it is held: a call takes the host
+    /// time, and where a core has neither a loop nor a function between two of them nobody looks at the clock.
+    fn ask(&mut self, request: Request) -> wasmtime::Result<()> {
+        let requests = &mut self.queue.requests;
+        if requests.len() > limits::REQUESTS_MAX {
+            return Err(wasmtime::Error::msg("requests without end"));
         }
+        requests.push(request);
+        Ok(())
     }
 
-    fn order(&mut self, order: Order) {
-        if self.queue.orders.len() <= limits::ORDERS_MAX {
-            self.queue.orders.push(order);
+    fn order(&mut self, order: Order) -> wasmtime::Result<()> {
+        let orders = &mut self.queue.orders;
+        if orders.len() > limits::ORDERS_MAX {
+            return Err(wasmtime::Error::msg("orders without end"));
         }
+        orders.push(order);
+        Ok(())
     }
 }
 
 /// The imports: a call only queues.
 impl mail_store::Host for CellState {
-    fn find_user(&mut self, local_part: String, domain: Option<String>) {
-        self.ask(Request::FindUser { local_part, domain });
+    fn find_user(&mut self, local_part: String, domain: Option<String>) -> wasmtime::Result<()> {
+        self.ask(Request::FindUser { local_part, domain })
     }
 
-    fn expand_group(&mut self, name: String) {
-        self.ask(Request::ExpandGroup { name });
+    fn expand_group(&mut self, name: String) -> wasmtime::Result<()> {
+        self.ask(Request::ExpandGroup { name })
     }
 
-    fn next_page(&mut self) {
-        self.ask(Request::NextPage);
+    fn next_page(&mut self) -> wasmtime::Result<()> {
+        self.ask(Request::NextPage)
     }
 
-    fn check_password(&mut self, user: String, password: String) {
-        self.ask(Request::CheckPassword { user, password });
+    fn check_password(&mut self, user: String, password: String) -> wasmtime::Result<()> {
+        self.ask(Request::CheckPassword { user, password })
     }
 
-    fn scram_first(&mut self, message: String) {
-        self.ask(Request::ScramFirst { message });
+    fn scram_first(&mut self, message: String) -> wasmtime::Result<()> {
+        self.ask(Request::ScramFirst { message })
     }
 
-    fn scram_final(&mut self, message: String) {
-        self.ask(Request::ScramFinal { message });
+    fn scram_final(&mut self, message: String) -> wasmtime::Result<()> {
+        self.ask(Request::ScramFinal { message })
     }
 
-    fn admit_client(&mut self, address: Option<String>) {
-        self.ask(Request::AdmitClient { address });
+    fn admit_client(&mut self, address: Option<String>) -> wasmtime::Result<()> {
+        self.ask(Request::AdmitClient { address })
     }
 
-    fn store_message(&mut self, message: mail_store::Message) {
+    fn store_message(&mut self, message: mail_store::Message) -> wasmtime::Result<()> {
         self.ask(Request::StoreMessage(Box::new(Message {
             mail_from: message.mail_from,
             rcpt_to: message.rcpt_to,
@@ -109,14 +116,14 @@ impl mail_store::Host for CellState {
             date: message.date.map(|date| Date { seconds: date.seconds, zone_minutes: date.zone_minutes }),
             header_octets: message.header_octets,
             octets: message.octets,
-        })));
+        })))
     }
 
-    fn append(&mut self, octets: Vec<u8>) {
-        self.order(Order::Append(octets));
+    fn append(&mut self, octets: Vec<u8>) -> wasmtime::Result<()> {
+        self.order(Order::Append(octets))
     }
 
-    fn discard(&mut self) {
-        self.order(Order::Discard);
+    fn discard(&mut self) -> wasmtime::Result<()> {
+        self.order(Order::Discard)
     }
 }

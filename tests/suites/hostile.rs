@@ -137,7 +137,13 @@ async fn harm_in_any_export_costs_one_session() {
     session.send(&[b'x'; 4000]).await.unwrap();
     session.send(b"\r\n").await.unwrap();
     assert_421(&mut session, "on-event").await;
-    assert_eq!(setup.counts(0).await.traps, expected.traps + 3);
+    // Data that is appended and not read, again and again.
+    let mut session = arm("again").await;
+    session.say("DATA", "354").await.unwrap();
+    session.send(&[b'x'; 1_000]).await.unwrap();
+    assert_421(&mut session, "again").await;
+    let counts = setup.counts(0).await;
+    assert_eq!((counts.traps, counts.refusals), (expected.traps + 3, expected.refusals + 1));
     assert_unharmed(&load.stop().await);
 }
 

@@ -132,18 +132,19 @@ impl Cell {
     /// # Errors
     /// See [`Fault`].
     pub fn deliver(&mut self, input: &Input<'_>) -> Result<Answer, Fault> {
-        self.checker.tell(input);
         let answer = match &mut self.instance {
             Instance::Component(component) => component.deliver(input)?,
             Instance::Native(session) => session.deliver(input.clone()),
         };
+        let (consumed, offered) = (answer.consumed, if let Input::Data(block) = input { block.len() } else { 0 });
+        let is_reading = matches!(answer.step.next, Next::ReadData);
+        if consumed > offered || (consumed < offered && is_reading) {
+            return Err(Fault::Refused("another count of octets than it was given"));
+        }
+        self.checker.told(input, consumed);
         let effects = self.check(answer.step)?;
         if is_end_of_time(input) && !matches!(effects.next, Next::Close) {
             return Err(Fault::Refused("no end of a session whose time was up"));
-        }
-        let (consumed, offered) = (answer.consumed, if let Input::Data(block) = input { block.len() } else { 0 });
-        if consumed > offered || (consumed < offered && matches!(effects.next, Next::ReadData)) {
-            return Err(Fault::Refused("another count of octets than it was given"));
         }
         Ok(Answer { consumed, effects })
     }

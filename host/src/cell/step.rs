@@ -78,8 +78,8 @@ pub(super) struct Checker {
     due: Option<Due>,
     /// The code of a multi-line response that is still open.
     open_response: Option<u16>,
-    /// Octets of message data handed to the core since it began to read data.
-    offered: u64,
+    /// Octets of message data that the core has read since it began to. What it leaves it is given again.
+    read: u64,
     /// Octets that it appended of them.
     appended: u64,
     /// Whether the last reply was a page with another one behind it.
@@ -91,12 +91,12 @@ pub(super) struct Checker {
 type Checked<T> = Result<T, &'static str>;
 
 impl Checker {
-    /// What the core is told next.
-    pub(super) fn tell(&mut self, input: &Input<'_>) {
+    /// What the core was told, and how much of it it has read if that was data.
+    pub(super) fn told(&mut self, input: &Input<'_>, consumed: usize) {
         self.may_end_message = false;
         match input {
-            Input::Data(block) => {
-                self.offered += block.len() as u64;
+            Input::Data(_) => {
+                self.read += consumed as u64;
                 self.may_end_message = true;
             }
             Input::Reply(reply) => {
@@ -161,7 +161,7 @@ impl Checker {
         }
         // A message may come in several parts, with commands between.
         if !matches!(next, Next::ReadData) && self.appended == 0 {
-            self.offered = 0;
+            self.read = 0;
         }
         self.due = next.due();
         Ok(Effects { output, code, orders, next })
@@ -212,8 +212,8 @@ impl Checker {
                 Order::Discard => self.appended = 0,
             }
         }
-        match self.appended > self.offered + limits::CARRIED_OCTETS_MAX {
-            true => Err("more appended than offered"),
+        match self.appended > self.read + limits::CARRIED_OCTETS_MAX {
+            true => Err("more appended than read"),
             false => Ok(()),
         }
     }
@@ -368,7 +368,7 @@ mod tests {
             (Input::Reply(std::borrow::Cow::Owned(page)), false),
         ] {
             let mut checker = Checker::default();
-            checker.tell(&input);
+            checker.told(&input, 0);
             assert_eq!(checker.check(step()).is_ok(), is_allowed, "{input:?}");
         }
     }
@@ -389,12 +389,12 @@ mod tests {
     }
 
     #[test]
-    fn more_appended_than_offered_is_refused() {
+    fn more_appended_than_read_is_refused() {
         let mut checker = Checker::default();
-        checker.tell(&Input::Data(vec![0; 10].into()));
+        checker.told(&Input::Data(vec![0; 100].into()), 10);
         let step =
             |octets| Step { responses: Vec::new(), orders: vec![Order::Append(vec![0; octets])], next: Next::ReadData };
         assert!(checker.check(step(10)).is_ok());
-        assert_eq!(checker.check(step(65)).err(), Some("more appended than offered"));
+        assert_eq!(checker.check(step(65)).err(), Some("more appended than read"));
     }
 }

@@ -1,7 +1,9 @@
 //! The usual protocol, until a client says `XTRAP`, or `XHARM` and what to do. Some harm is done at once, other when the export of that
 //! name is called next. The server's name `harm.test` makes `open` do harm.
 
-use mailcell_core::{Answer, Config, Core, Due, Input, Position, Schemas, Session, Snapshot, Step};
+use mailcell_core::{
+    Answer, Config, Core, Due, Input, Next, Order, Position, Request, Schemas, Session, Snapshot, Step,
+};
 
 #[cfg(target_arch = "wasm32")]
 mailcell_core::export_core!(Hostile);
@@ -66,7 +68,13 @@ impl Core for Hostile {
             self.harm = harm.to_owned();
             return self.answer_with_harm();
         }
-        Core::deliver(&mut self.session, input)
+        match input {
+            Input::Data(block) if self.does("again") => append_and_ask(&block),
+            Input::Reply(_) if self.does("again") => {
+                Step { responses: Vec::new(), orders: Vec::new(), next: Next::ReadData }.into()
+            }
+            input => Core::deliver(&mut self.session, input),
+        }
     }
 
     fn schemas() -> Schemas {
@@ -106,6 +114,12 @@ impl Core for Hostile {
 
 fn line<'a>(input: &'a Input<'_>) -> Option<&'a str> {
     if let Input::Line(line) = input { str::from_utf8(line).ok() } else { None }
+}
+
+/// Of what it appends it has read nothing, so it is given it again behind the reply.
+fn append_and_ask(block: &[u8]) -> Answer {
+    let next = Next::AwaitReply(Request::ExpandGroup { name: "staff".to_owned() });
+    Step { responses: Vec::new(), orders: vec![Order::Append(block.to_vec())], next }.into()
 }
 
 #[allow(clippy::empty_loop, reason = "that is the harm")]

@@ -68,6 +68,12 @@ pub fn trapping() -> Vec<u8> {
     encode(CONTRACT, |module| module)
 }
 
+/// The same, and its functions have a name that fills and steers terminals.
+pub fn trapping_loudly() -> Vec<u8> {
+    let name = format!("(@name \"\\1b[31m{}\")", "x".repeat(50_000));
+    change_text(|text| text.replace("(func (;", &format!("(func {name} (;")))
+}
+
 /// A core that asks for one function more than `mail-store` has.
 pub fn importing_more() -> Vec<u8> {
     let wit = CONTRACT.replace("    append: func", "    run-sql: func(sql: string);\n    append: func");

@@ -76,10 +76,12 @@ fn no_start() -> Result<(), Failed> {
         (cores::spinning_at_start(), start),
         (cores::spinning(), start),
         (cores::trapping(), start),
+        (cores::trapping_loudly(), start),
         (cores::hungry(), "not a WebAssembly component that can be used: "),
     ] {
         let refusal = refusal(&core).unwrap_or_default();
         assert!(refusal.starts_with(why), "{why}: {refusal}");
+        assert!(refusal.len() < 3_000 && !refusal.contains('\x1b'), "{} octets", refusal.len());
     }
     assert!(matches!(Generation::from_bytes(&engine, &cores::huge()), Err(CoreError::TooLarge)));
     Ok(())

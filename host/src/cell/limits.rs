@@ -82,6 +82,9 @@ pub const PAGE_MAILBOXES: usize = 64;
 /// A saved session: a header field or two, and a hundred paths.
 pub const STATE_OCTETS_MAX: usize = 128 << 10;
 
+/// How much is shown of each end of an error.
+pub const ERROR_END_CHARACTERS: usize = 1_000;
+
 /// Layouts of saved sessions that a core may name.
 pub const SCHEMAS_MAX: usize = 16;
 

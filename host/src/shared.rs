@@ -126,6 +126,11 @@ impl Drain {
         self.0.borrow().is_some()
     }
 
+    /// Whether its deadline is over.
+    pub fn is_over(&self) -> bool {
+        self.0.borrow().is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
     /// Waits until it begins.
     pub async fn begins(&mut self) {
         self.deadline().await;

@@ -75,6 +75,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     pub(super) async fn read_data(&mut self) -> Result<Effects, End> {
+        // Nor here does anybody wait where there is always more to read.
+        if self.drain.is_over() {
+            return self.tell(Input::Event(Event::Drain)).await;
+        }
         if self.clock.is_session_over(Instant::now()) {
             return self.tell(Input::Event(Event::SessionExpired)).await;
         }
@@ -144,24 +148,43 @@ mod tests {
     use crate::store::discard::Discard;
     use std::sync::Arc;
     use std::time::Duration;
+    use tokio::io::AsyncReadExt;
     use tokio::sync::oneshot;
     use tokio::time::timeout;
 
-    /// There is always more of it to read, so nobody ever waits for input.
-    #[tokio::test]
-    async fn a_line_without_end_is_no_way_around_the_idle_timeout() {
-        let idle_timeout = Duration::from_millis(200);
-        let settings = Settings { listen: Vec::new(), control: None, idle_timeout, ..Settings::default() };
+    /// Whether a session ends whose client sends this and then the same octet without end, on a server that is stopped or not. There
+    /// is always more to read, so nobody ever waits for input.
+    async fn ends(start: &'static [u8], settings: Settings, is_stopped: bool) -> bool {
+        let settings = Settings { listen: Vec::new(), control: None, ..settings };
         let core = Generation::from_bytes(&server::engine(&settings).unwrap(), DEFAULT_CORE).unwrap();
         let store = Arc::new(Discard);
         let server = Server::bind(settings.clone(), store, server::default_core(core)).await.unwrap();
         let slot = server.slots().get(DEFAULT_SLOT).unwrap().slot().clone();
         let listener = "127.0.0.1:0".parse().unwrap();
         let entrance = Arc::new(Entrance::new(&listener, &settings, slot).unwrap());
-        let endless = tokio::io::join(tokio::io::repeat(b'x'), tokio::io::sink());
+        let endless = tokio::io::join(start.chain(tokio::io::repeat(b'x')), tokio::io::sink());
         let (counted, ended) = oneshot::channel::<()>();
         server.reception().receive(endless, ([127, 0, 0, 1], 0).into(), &entrance, counted);
+        tokio::spawn(server.run(async move {
+            match is_stopped {
+                true => tokio::time::sleep(TIME).await,
+                false => std::future::pending().await,
+            }
+        }));
         // It ends without a word when the connection does.
-        let _: Result<(), _> = timeout(Duration::from_secs(10), ended).await.expect("the session ends");
+        timeout(Duration::from_secs(10), ended).await.is_ok()
+    }
+
+    const TIME: Duration = Duration::from_millis(200);
+
+    #[tokio::test]
+    async fn a_line_without_end_is_no_way_around_the_idle_timeout() {
+        assert!(ends(b"", Settings { idle_timeout: TIME, ..Settings::default() }, false).await);
+    }
+
+    #[tokio::test]
+    async fn data_without_end_are_no_way_around_the_end_of_the_server() {
+        let start = b"EHLO client.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
+        assert!(ends(start, Settings { drain_timeout: TIME, ..Settings::default() }, true).await);
     }
 }

@@ -141,6 +141,24 @@ fn a_refused_row_leaves_its_neighbours_alone() {
 }
 
 #[test]
+fn a_row_refused_for_reasons_of_a_trigger_leaves_its_neighbours_alone() {
+    within(async {
+        let server = Server::start(&[]);
+        let store = Arc::new(open(&server, DEADLINE).await);
+        // An error of the administrator's own, which has a number that nobody knows.
+        server
+            .sql(&["CREATE TRIGGER own BEFORE INSERT ON messages FOR EACH ROW
+                     IF NEW.subject = 'bad' THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 31000; END IF"])
+            .await;
+        let mut messages: Vec<Message> = (0..20).map(|_| sample(b"x")).collect();
+        messages[7].subject = Some("bad".into());
+        for (i, result) in store_all(&store, &messages).await.iter().enumerate() {
+            assert_eq!(i == 7, matches!(result, Err(StoreError::Refused(_))), "{i}: {result:?}");
+        }
+    });
+}
+
+#[test]
 fn a_message_beyond_the_packet_limit_is_refused_and_the_next_goes_through() {
     within(async {
         let server = Server::start(&["--max-allowed-packet=1M"]);

@@ -47,7 +47,7 @@ pub(super) enum Fault {
 
 impl Fault {
     fn of(error: &Error) -> Fault {
-        let Error::Server(ServerError { code, message, .. }) = error else {
+        let Error::Server(ServerError { code, message, state }) = error else {
             return Fault::Lost(error.to_string());
         };
         let text = format!("{message} (error {code})");
@@ -66,6 +66,9 @@ impl Fault {
             1048 | 1118 | 1153 | 1264 | 1292 | 1300 | 1301 | 1366 | 1406 | 1644 | 3140 | 3819 | 4025 | 8004 | 8025 => {
                 Fault::Refused(text)
             }
+            // What a trigger or a constraint of the administrator's says has any number: data exceptions, violated constraints,
+            // SIGNAL.
+            _ if ["22", "23", "45"].iter().any(|class| state.starts_with(class)) => Fault::Refused(text),
             _ => Fault::Failed(text),
         }
     }

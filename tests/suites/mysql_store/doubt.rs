@@ -2,7 +2,7 @@
 
 use crate::proxy::{Mode, Proxy};
 use crate::server::Server;
-use crate::{DEADLINE, TEST_TIME_MAX, options, sample, settled, unavailable, within};
+use crate::{DEADLINE, TEST_TIME_MAX, options, sample, settled, unavailable, user, within};
 use mailcell::store::mysql::{self, MysqlStore};
 use mailcell::store::{MailStore, Message, StoreError};
 use std::sync::Arc;
@@ -60,6 +60,23 @@ fn a_lost_answer_to_commit_is_asked_for_again() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(server.number("SELECT COUNT(*) FROM messages").await, 4);
         store.close().await;
+    });
+}
+
+/// What a node of Galera sent before it lost the others may be committed by them all the same.
+#[test]
+fn a_node_that_fails_at_commit_is_asked_what_became_of_it() {
+    with_store(async |server, proxy, store| {
+        for octets in [20, 5 << 20] {
+            proxy.set(Mode::FailAfterCommit);
+            let message = sample(&vec![b'a'; octets]);
+            assert_eq!(store.store_message(message.clone()).await, Ok(()));
+            assert!(store.message(message.id).await.unwrap() == Some(message));
+        }
+        assert_eq!(server.number("SELECT COUNT(*) FROM messages").await, 3);
+        proxy.set(Mode::FailAfterCommit);
+        let added = store.add_user(&user("bob", "x.org", None)).await;
+        assert!(unavailable(&added), "whether the user is there is not known: {added:?}");
     });
 }
 

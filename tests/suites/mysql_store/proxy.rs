@@ -1,5 +1,6 @@
 //! A proxy before the server that fails at COMMIT, where it matters.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,12 +16,19 @@ pub(crate) enum Mode {
     CutAfterCommit,
     /// The connection ends, and the server never gets it.
     CutBeforeCommit,
+    /// The server gets it, and the client is told that it failed, as by a node that its cluster left behind meanwhile (Galera).
+    FailAfterCommit,
     /// Nothing passes any more until [`Proxy::thaw`]; then the server gets it, as out of a socket's buffer.
     FreezeAtCommit,
 }
 
+/// Error 1180, as the first packet of an answer.
+const FAILED: &[u8] = b"\x14\0\0\x01\xff\x9c\x04#HY000left behind";
+
 struct State {
     mode: Mutex<Mode>,
+    /// Whether the next thing that a server says becomes [`FAILED`].
+    fails: AtomicBool,
     frozen: watch::Sender<bool>,
 }
 
@@ -33,7 +41,11 @@ impl Proxy {
     pub(crate) async fn start(server: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(State { mode: Mutex::new(Mode::Pass), frozen: watch::Sender::new(false) });
+        let state = Arc::new(State {
+            mode: Mutex::new(Mode::Pass),
+            fails: AtomicBool::new(false),
+            frozen: watch::Sender::new(false),
+        });
         tokio::spawn({
             let state = Arc::clone(&state);
             async move {
@@ -79,6 +91,7 @@ async fn pump(state: Arc<State>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf
             match mode {
                 Mode::Pass => {}
                 Mode::CutBeforeCommit => return,
+                Mode::FailAfterCommit => state.fails.store(true, Ordering::SeqCst),
                 // Frozen for a moment, so that the answer does not pass.
                 Mode::CutAfterCommit | Mode::FreezeAtCommit => drop(state.frozen.send_replace(true)),
             }
@@ -87,7 +100,8 @@ async fn pump(state: Arc<State>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf
         if !cut {
             let _ = frozen.wait_for(|frozen| !frozen).await;
         }
-        if to.write_all(&block[..count]).await.is_err() {
+        let fails = !to_server && state.fails.swap(false, Ordering::SeqCst);
+        if to.write_all(if fails { FAILED } else { &block[..count] }).await.is_err() {
             return;
         }
         if cut {

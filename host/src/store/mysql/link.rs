@@ -53,10 +53,11 @@ impl Fault {
         let text = format!("{message} (error {code})");
         match code {
             // Deadlock, lock wait; certification conflict (Galera, group replication, TiDB).
-            1205 | 1213 | 1180 | 3101 | 9007 => Fault::Again(text),
+            1205 | 1213 | 3101 | 9007 => Fault::Again(text),
             // Shutting down, killed, idle for too long; read-only after a failover; a node that its cluster left behind (Galera),
-            // where another connection may reach one that is ready.
-            1053 | 1927 | 4031 | 1290 | 1836 | 1047 => Fault::Lost(text),
+            // where another connection may reach one that is ready. What such a node sent at COMMIT before it failed (1180) the
+            // others may have committed.
+            1053 | 1927 | 4031 | 1290 | 1836 | 1047 | 1180 => Fault::Lost(text),
             1062 => Fault::Duplicate,
             // Of the disk, of a table.
             1021 | 1114 => Fault::Full(text),

@@ -139,3 +139,26 @@ fn who_gives_up_in_doubt_leaves_nothing_behind() {
         }
     });
 }
+
+#[test]
+fn a_node_that_lags_behind_knows_of_a_message_before_it_removes_it() {
+    with_store(async |server, proxy, store| {
+        server
+            .sql(&[
+                "CREATE TABLE waits (mask INT) ENGINE=MyISAM",
+                "CREATE TRIGGER removal BEFORE DELETE ON messages FOR EACH ROW
+                     INSERT INTO waits VALUES (@@SESSION.wsrep_sync_wait)",
+            ])
+            .await;
+        proxy.set(Mode::FreezeAtCommit);
+        let message = sample(b"committed when it thaws");
+        let result = store.store_message(message.clone()).await;
+        assert!(unavailable(&result), "{result:?}");
+        proxy.thaw();
+        while server.number("SELECT COUNT(*) FROM waits").await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(server.number("SELECT MIN(mask & 2) FROM waits").await, 2);
+        settled(&store, &[result], &[message]).await;
+    });
+}

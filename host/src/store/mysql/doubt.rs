@@ -70,6 +70,12 @@ async fn run(connector: Arc<Connector>, mut waiting: mpsc::Receiver<Uuid>) {
 async fn remove(connector: &Connector, ids: &[Uuid]) -> Result<u64, Fault> {
     let until = Instant::now() + connector.deadline;
     let mut link = connector.connect(until).await?;
+    // Another node of a cluster may have yet to carry out what it knows is committed: DELETE waits for that (Galera). Other
+    // servers do not know the variable.
+    match link.run("SET SESSION wsrep_sync_wait = 2", until).await {
+        Ok(()) | Err(Fault::Failed(_)) => {}
+        Err(fault) => return Err(fault),
+    }
     // One statement that commits itself: a transaction that dies between DELETE and COMMIT would keep a gap lock at the
     // end of the key, where every other message goes. A frozen server that carries this out when it thaws does right.
     let sql = format!("DELETE FROM messages WHERE id IN ({})", marks(ids.len()));

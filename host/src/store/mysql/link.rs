@@ -288,9 +288,13 @@ mod tests {
     fn what_can_be_done_about_an_error() {
         let fault =
             |code| Fault::of(&Error::Server(ServerError { code, message: String::new(), state: String::new() }));
-        assert!(matches!(fault(1213), Fault::Again(_)));
-        // A node of Galera that is not ready will not be so on this connection.
-        assert!(matches!(fault(1047), Fault::Lost(_)) && !fault(1047).leaves_link());
+        for code in [1205, 1213, 3101, 9007] {
+            assert!(matches!(fault(code), Fault::Again(_)) && fault(code).leaves_link(), "{code}");
+        }
+        // Who is read-only, not ready or stopping will not be otherwise on this connection.
+        for code in [1047, 1053, 1180, 1290, 1836, 1927, 4031] {
+            assert!(matches!(fault(code), Fault::Lost(_)) && !fault(code).leaves_link(), "{code}");
+        }
         // Rows that are too large for TiDB together go through one by one.
         assert!(matches!(fault(8004), Fault::Refused(_)) && matches!(fault(8025), Fault::Refused(_)));
         assert!(matches!(StoreError::from(fault(1114)), StoreError::Full(_)));
